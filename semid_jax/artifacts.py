@@ -1,0 +1,534 @@
+"""Artefact directories: what one stage writes and the next one reads, whole or not at all.
+
+A directory is filled under a temporary name beside its place and renamed, so that it is either
+complete or absent, also after `kill -9`. Its `manifest.json`, written last, says what it holds,
+from which configuration and inputs it came, and the hash of every file; reading checks them all.
+Nothing is ever pickled: arrays are `.npy` files, everything else is JSON.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import functools
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from semid_jax.types import InputError
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+
+# What a result depends on; the rest of the environment is pinned by constraints.txt.
+_PACKAGES = (
+    "semid_jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "grain",
+    "tensorflow-datasets",
+    "scann",
+)
+_CODE = ("semid_jax", "configs", "launch", "pyproject.toml", "constraints.txt")
+_AGAIN = "delete {directory} and run the same command again"
+
+
+def write(
+    directory: Path,
+    kind: str,
+    arrays: Mapping[str, np.ndarray],
+    inputs: Mapping[str, str],
+    config: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+) -> str:
+    """Writes arrays as one artefact, in place of an older one of the same kind.
+
+    Args:
+      directory: where it will lie; its parents are made.
+      kind: which stage's artefact it is, e.g. "tokenizer".
+      arrays: name -> array of numbers, booleans or strings; a "/" in a name makes a folder.
+      inputs: name -> content hash of each artefact that it was made from.
+      config: the part of the configuration that it depends on.
+      extra: anything else that JSON can hold.
+
+    Returns:
+      The content hash: equal hashes mean equal arrays, kind and configuration.
+
+    Raises:
+      InputError: the disk is full or not writable, or the place holds something else.
+    """
+    directory = Path(directory)
+    _refuse_foreign(directory, kind)
+    with atomic_folder(directory) as folder:
+        table = {name: _save_array(folder, name, array) for name, array in sorted(arrays.items())}
+        return seal(folder, kind, inputs, config, extra, arrays=table)
+
+
+def read(
+    directory: Path, kind: str, mmap: bool = False
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Reads an artefact's arrays after checking every file against its hash.
+
+    Args:
+      directory: the artefact.
+      kind: what it must be.
+      mmap: map the arrays from disk, read-only, instead of loading them.
+
+    Returns:
+      name -> array, and the manifest.
+
+    Raises:
+      InputError: it is missing, torn, of another kind or of another format.
+    """
+    directory = Path(directory)
+    manifest = check(directory, kind)
+    arrays = {}
+    for name, entry in manifest["arrays"].items():
+        path = directory / entry["file"]
+        try:
+            array = np.load(path, mmap_mode="r" if mmap else None, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise _torn(path, directory, "is not a readable .npy file") from error
+        if list(array.shape) != entry["shape"] or array.dtype.name != entry["dtype"]:
+            raise _torn(path, directory, "has another shape or type than the manifest says")
+        arrays[name] = array
+    return arrays, manifest
+
+
+def matches(
+    directory: Path, kind: str, inputs: Mapping[str, str], config: Mapping[str, Any]
+) -> bool:
+    """Says whether a stage may be skipped: the artefact is complete and made from just this.
+
+    Sizes are compared here, hashes when the artefact is read.
+
+    Args:
+      directory: the artefact, which may be absent.
+      kind: what it must be.
+      inputs: name -> content hash, as they are now.
+      config: the part of the configuration that it depends on, as it is now.
+
+    Returns:
+      True if the stage has nothing to do, False if it must run.
+
+    Raises:
+      InputError: something else lies in its place, or files of it are missing or cut short.
+    """
+    directory = Path(directory)
+    if _is_absent(directory):
+        return False
+    manifest = _manifest(directory, kind)
+    for file, entry in manifest["files"].items():
+        path = directory / file
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            raise _torn(path, directory, "is missing or cut short")
+    return manifest["config_hash"] == config_hash(config) and manifest["inputs"] == dict(inputs)
+
+
+def content_hash(directory: Path) -> str:
+    """The content hash of an artefact, as its manifest has it.
+
+    Raises:
+      InputError: there is no sound manifest.
+    """
+    return str(_manifest(Path(directory), None)["content_hash"])
+
+
+def seal(
+    folder: Path,
+    kind: str,
+    inputs: Mapping[str, str],
+    config: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
+    *,
+    arrays: Mapping[str, Mapping[str, Any]] | None = None,
+) -> str:
+    """Writes the manifest over whatever files a folder holds; the last act of making an artefact.
+
+    `write` does this for arrays; call it inside `atomic_folder` for files of other formats.
+
+    Args:
+      folder: the folder, still under its temporary name.
+      kind: which stage's artefact it is.
+      inputs: name -> content hash of each artefact that it was made from.
+      config: the part of the configuration that it depends on.
+      extra: anything else that JSON can hold.
+      arrays: name -> file, shape and dtype, of those files that are arrays.
+
+    Returns:
+      The content hash.
+    """
+    files = {
+        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path != folder / MANIFEST
+    }
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "kind": kind,
+        "config_hash": config_hash(config),
+        "files": files,
+        "arrays": dict(arrays or {}),
+        "inputs": dict(inputs),
+        "config": config,
+        "extra": dict(extra or {}),
+        "versions": versions(),
+        "revision": revision(),
+    }
+    manifest["content_hash"] = _content_hash(manifest)
+    write_json(folder / MANIFEST, manifest)
+    return str(manifest["content_hash"])
+
+
+def check(directory: Path, kind: str) -> dict[str, Any]:
+    """Checks every file of an artefact against its hash.
+
+    Args:
+      directory: the artefact.
+      kind: what it must be.
+
+    Returns:
+      The manifest.
+
+    Raises:
+      InputError: it is missing, torn, of another kind or of another format.
+    """
+    directory = Path(directory)
+    manifest = _manifest(directory, kind)
+    for file, entry in manifest["files"].items():
+        path = directory / file
+        if not path.is_file():
+            raise _torn(path, directory, "is missing")
+        if _hash(path) != entry["sha256"]:
+            raise _torn(path, directory, "is not what was written (its hash differs)")
+    return manifest
+
+
+@contextlib.contextmanager
+def atomic_folder(directory: Path) -> Iterator[Path]:
+    """Lends a temporary folder that takes the directory's place on success and is gone on error.
+
+    Args:
+      directory: the final place; what lies there is replaced.
+
+    Yields:
+      The temporary folder, on the same disk.
+
+    Raises:
+      InputError: the disk is full or not writable.
+    """
+    directory = Path(os.path.abspath(directory))
+    with disk_errors(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(directory)
+        folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}.tmp-", dir=directory.parent))
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            folder.chmod(0o777 & ~_umask())
+            yield folder
+            _sync(folder)
+            _replace(folder, directory)
+        finally:
+            os.close(lock)
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def disk_errors(place: Path) -> Iterator[None]:
+    """Turns a full or unwritable disk into one line for the user.
+
+    Args:
+      place: what was being written.
+
+    Raises:
+      InputError: in place of the OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not _is_about(error, place):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"{place}: the disk is full; nothing half-written was left: free space there, "
+                "or choose another place with --workdir, and run the same command again"
+            ) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise InputError(
+                f"{place}: cannot be written ({error.strerror}); choose another place with "
+                "--workdir or change the permissions"
+            ) from error
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes JSON so that readers see the old file or the new one, never a part.
+
+    Args:
+      path: the file.
+      value: what to write; dataclasses, tuples and numpy values become plain, numbers that are
+        not finite become null.
+
+    Raises:
+      InputError: the disk is full or not writable.
+    """
+    path = Path(path)
+    text = json.dumps(_finite(_plain(value)), indent=2, allow_nan=False) + "\n"
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
+        try:
+            with open(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_umask())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """The hash of a configuration; the order of its keys does not matter.
+
+    Args:
+      config: nested mapping of plain values; dataclasses and tuples are taken as such.
+
+    Returns:
+      sha256 in hexadecimal.
+    """
+    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@functools.cache
+def _versions() -> tuple[tuple[str, str], ...]:
+    found = [("python", platform.python_version())]
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found.append((package, importlib.metadata.version(package)))
+    return tuple(found)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on; absent ones are left out."""
+    return dict(_versions())
+
+
+@functools.cache
+def revision() -> str:
+    """The git revision of this code, "-dirty" added if tracked code differs, or "unknown"."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return "unknown"
+    git = ["git", "-C", str(root)]
+    try:
+        head = _output([*git, "rev-parse", "HEAD"])
+        changes = _output([*git, "status", "--porcelain", "--untracked-files=no", "--", *_CODE])
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{head}-dirty" if changes else head
+
+
+def _output(command: list[str]) -> str:
+    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    return result.stdout.strip()
+
+
+class _Sink:
+    """A file that numpy does not know for one: on real files it uses tofile, which loses errno."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def write(self, data: bytes) -> int:
+        return self._file.write(data)
+
+
+def _save_array(folder: Path, name: str, array: np.ndarray) -> dict[str, Any]:
+    """Writes one array and returns its line in the manifest."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or parts[0] == "/":
+        raise ValueError(f"array name {name!r} is not a path inside the artefact")
+    array = np.asarray(array)
+    if array.dtype.kind not in "biufcU":
+        raise TypeError(f"array {name!r} has dtype {array.dtype}, which .npy cannot hold")
+    path = folder / f"{name}.npy"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb") as file:
+        np.lib.format.write_array(_Sink(file), array, allow_pickle=False)
+    return {
+        "file": path.relative_to(folder).as_posix(),
+        "shape": list(array.shape),
+        "dtype": array.dtype.name,
+    }
+
+
+def _manifest(directory: Path, kind: str | None) -> dict[str, Any]:
+    """Reads a manifest and checks it against itself, the format and the kind."""
+    path = directory / MANIFEST
+    wanted = kind or "artefact"
+    if _is_absent(directory):
+        raise InputError(f"{directory}: no {wanted} here; run the launcher on its workdir first")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(
+            f"{path}: missing, so {directory} is no {wanted} of ours or a torn one; "
+            f"{_AGAIN.format(directory=directory)}, or choose another --workdir"
+        ) from error
+    except ValueError as error:
+        raise _torn(path, directory, "is not JSON") from error
+    if not isinstance(manifest, dict) or "format_version" not in manifest:
+        raise _torn(path, directory, "has no field format_version")
+    if manifest["format_version"] != FORMAT_VERSION:
+        raise InputError(
+            f"{path}: format_version is {manifest['format_version']}, this code reads "
+            f"{FORMAT_VERSION}; {_AGAIN.format(directory=directory)}"
+        )
+    if kind is not None and manifest.get("kind") != kind:
+        raise InputError(
+            f"{path}: kind is {manifest.get('kind')!r}, expected {kind!r}; "
+            f"{_AGAIN.format(directory=directory)}, or choose another --workdir"
+        )
+    try:
+        sound = manifest["content_hash"] == _content_hash(manifest)
+        sound = sound and {"inputs", "arrays"} <= manifest.keys()
+    except (KeyError, TypeError, AttributeError):
+        sound = False
+    if not sound:
+        raise _torn(path, directory, "contradicts itself")
+    return manifest
+
+
+def _content_hash(manifest: Mapping[str, Any]) -> str:
+    files = {file: entry["sha256"] for file, entry in manifest["files"].items()}
+    return config_hash(
+        {"files": files, "kind": manifest["kind"], "config_hash": manifest["config_hash"]}
+    )
+
+
+def _torn(path: Path, directory: Path, what: str) -> InputError:
+    return InputError(f"{path}: {what}; {_AGAIN.format(directory=directory)}")
+
+
+def _is_absent(directory: Path) -> bool:
+    return not directory.exists() or (directory.is_dir() and not any(directory.iterdir()))
+
+
+def _refuse_foreign(directory: Path, kind: str) -> None:
+    """Keeps a stage from overwriting what it did not make."""
+    if not _is_absent(directory):
+        _manifest(directory, kind)
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _replace(folder: Path, directory: Path) -> None:
+    """Renames over the directory; a directory that has files must step aside first."""
+    if directory.exists():
+        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.tmp-", dir=directory.parent))
+        os.rename(directory, aside / "old")
+        try:
+            os.rename(folder, directory)
+        except BaseException:
+            os.rename(aside / "old", directory)
+            raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    else:
+        os.rename(folder, directory)
+    _sync_one(directory.parent)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Removes temporary folders of killed runs; a live one holds a lock on its folder."""
+    for folder in directory.parent.glob(f".{directory.name}.tmp-*"):
+        try:
+            lock = os.open(folder, os.O_RDONLY)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except OSError:
+            continue
+        finally:
+            os.close(lock)
+
+
+def _sync(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync_one(path)
+
+
+def _sync_one(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _is_about(error: OSError, place: Path) -> bool:
+    """Whether an error speaks of the place, its parents or its siblings, or of no file at all."""
+    if not isinstance(error.filename, str | os.PathLike):
+        return True
+    named = Path(os.path.abspath(error.filename))
+    near = Path(os.path.abspath(place)).parent
+    return near in (named, *named.parents) or named in near.parents
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _plain(value: Any) -> Any:
+    """Values that JSON can hold."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
+    if hasattr(value, "items"):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(_plain(item) for item in value)
+    if isinstance(value, np.generic | np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
