@@ -1,0 +1,71 @@
+"""Personalised fusion: items as an archetype of user sees them (design part 3.4)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Archetypes:
+    """Prototypes of users.
+
+    Attributes:
+      alpha: float32[A, M], weights of the modalities.
+      interest: float32[A, D], mean interest.
+      gate: float32[A, D], the interest gate g_a.
+    """
+
+    alpha: jax.Array
+    interest: jax.Array
+    gate: jax.Array
+
+
+def fuse(e: jax.Array, mask: jax.Array, alpha: jax.Array, gate: jax.Array) -> jax.Array:
+    """z = sum_m alpha~_m (1 + g) * e_m, alpha~ being alpha over the modalities the item has.
+
+    Not normalised: z is linear in e.
+
+    Args:
+      e: float32[..., M, D].
+      mask: bool[..., M].
+      alpha: float32[..., M], broadcast against the leading axes of e.
+      gate: float32[..., D], likewise.
+
+    Returns:
+      float32[..., D]; zero for an item without any modality.
+    """
+    weights = alpha * mask
+    weights = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-6)
+    return (1.0 + gate) * jnp.einsum("...m,...md->...d", weights, e)
+
+
+def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:
+    """The space in which archetypes are clustered: weights first, interest second.
+
+    Args:
+      alpha: float32[..., M].
+      interest: float32[..., D].
+
+    Returns:
+      float32[..., M + D].
+    """
+    return jnp.concatenate([2.0 * alpha, 0.5 * interest], axis=-1)
+
+
+def assign_archetype(alpha: jax.Array, interest: jax.Array, archetypes: Archetypes) -> jax.Array:
+    """The nearest archetype.
+
+    Args:
+      alpha: float32[..., M].
+      interest: float32[..., D].
+      archetypes: A prototypes.
+
+    Returns:
+      int32[...].
+    """
+    points = user_features(alpha, interest)
+    centres = user_features(archetypes.alpha, archetypes.interest)
+    distance = jnp.sum(centres**2, -1) - 2.0 * points @ centres.T
+    return jnp.argmin(distance, axis=-1).astype(jnp.int32)
