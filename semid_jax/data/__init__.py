@@ -1,0 +1,1 @@
+"""From a source on disk (or a synthetic world) to clean histories, splits and training batches."""

@@ -1,0 +1,177 @@
+"""The file formats that several readers share, each checked as it is read."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import zipfile
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semid_jax.types import InputError
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, unpacked if its name ends in .gz.
+
+    Raises:
+      InputError: the file is missing, torn or not UTF-8.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; point config.data.source_dir at the data set")
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); fetch the file again") from error
+
+
+def read_jsonl(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+    """The objects of a JSON-lines file, each of which must have the given fields.
+
+    Raises:
+      InputError: names file, line and field.
+    """
+    rows = []
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: not JSON ({error.msg}); fix it") from error
+        lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
+        if lacking:
+            raise InputError(f"{path}, line {number}: field {lacking[0]!r} is missing; add it")
+        rows.append(row)
+    return rows
+
+
+def read_sequences(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Reads lines `user item item …`, items in time order.
+
+    Returns:
+      user ids str[U], row of the user int64[nnz], item id int64[nnz].
+
+    Raises:
+      InputError: names file and line.
+    """
+    text = read_text(path)
+    lines = [line.split() for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    sizes = np.array([len(line) - 1 for line in lines], np.int64)
+    if not len(lines) or not sizes.sum():
+        raise InputError(f"{path}: no interactions; expected lines `user item item …`")
+    try:
+        items = np.array([token for line in lines for token in line[1:]]).astype(np.int64)
+    except ValueError as error:
+        raise InputError(f"{path}: an item id is not a whole number ({error}); fix it") from error
+    user_ids = np.array([line[0] for line in lines])
+    unique, first = np.unique(user_ids, return_index=True)
+    if len(unique) < len(user_ids):
+        repeated = user_ids[np.setdiff1d(np.arange(len(user_ids)), first)[0]]
+        raise InputError(f"{path}: user {repeated} has two lines; join them in time order")
+    return user_ids, np.repeat(np.arange(len(lines)), sizes), items
+
+
+def rows_of(ids: np.ndarray, wanted: np.ndarray, source: str) -> np.ndarray:
+    """Rows of `wanted` ids in a table of distinct `ids`.
+
+    Args:
+      ids: int[n] or str[n], distinct.
+      wanted: the same type, any shape.
+      source: the file to name in errors.
+
+    Returns:
+      int64, the shape of wanted.
+
+    Raises:
+      InputError: an id is not in the table.
+    """
+    order = np.argsort(ids, kind="stable")
+    place = np.minimum(np.searchsorted(ids, wanted, sorter=order), len(ids) - 1)
+    rows = order[place]
+    unknown = ids[rows] != wanted
+    if np.any(unknown):
+        raise InputError(
+            f"{source}: item {wanted[unknown].flat[0]} is not in the item file "
+            f"({int(unknown.sum())} such interactions); add it there or drop them"
+        )
+    return rows
+
+
+def read_features(path: Path, ids_field: str, field: str, item_ids: np.ndarray) -> np.ndarray:
+    """Reads an .npz of (ids, one feature row per id) and lays the rows out by item.
+
+    Args:
+      path: the .npz file.
+      ids_field: name of int[n], item ids.
+      field: name of float[n, d].
+      item_ids: int[N], the ids of the items wanted, in order.
+
+    Returns:
+      float32[N + 1, d]; row 0, and the rows of items that the file lacks, are all NaN.
+
+    Raises:
+      InputError: names file and field.
+    """
+    arrays = _load_npz(path, (ids_field, field))
+    ids, values = arrays[ids_field], arrays[field]
+    if values.ndim != 2 or len(ids) != len(values):
+        raise InputError(
+            f"{path}: {field} has shape {values.shape} but {ids_field} has {len(ids)} rows; "
+            "they must agree, build the file again"
+        )
+    check_finite(values, str(path), ids)
+    table = np.full((len(item_ids) + 1, values.shape[1]), np.nan, np.float32)
+    order = np.argsort(ids, kind="stable")
+    place = np.minimum(np.searchsorted(ids, item_ids, sorter=order), len(ids) - 1)
+    found = ids[order[place]] == item_ids
+    table[1:][found] = values[order[place]][found]
+    return table
+
+
+def _load_npz(path: Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; point config.data.source_dir at the data set")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            lacking = [name for name in fields if name not in archive.files]
+            if lacking:
+                raise InputError(f"{path}: array {lacking[0]!r} is missing; build the file again")
+            return {name: archive[name] for name in fields}
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: cannot be read ({error}); fetch the file again") from error
+
+
+def check_finite(values: np.ndarray, source: str, ids: np.ndarray) -> None:
+    """Refuses every non-finite value but those of a row that is NaN as a whole (item lacks it).
+
+    Args:
+      values: float[n, d].
+      source: the file to name.
+      ids: [n], what to call the rows.
+
+    Raises:
+      InputError: names file, row and column.
+    """
+    bad = ~np.isfinite(values)
+    rows = np.flatnonzero(bad.any(axis=1))
+    rows = rows[~np.isnan(values[rows]).all(axis=1)]
+    if len(rows):
+        row = rows[0]
+        column = int(np.flatnonzero(bad[row])[0])
+        raise InputError(
+            f"{source}: non-finite value {values[row, column]} in row {row} (item {ids[row]}), "
+            f"column {column}, {len(rows)} such rows; make the row finite, or all NaN if the "
+            "item lacks this modality"
+        )
+
+
+def with_padding(values: Sequence[str]) -> np.ndarray:
+    """str[N + 1] from N strings, row 0 being ""."""
+    return np.array(["", *values])

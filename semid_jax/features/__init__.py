@@ -1,0 +1,1 @@
+"""Item features, normalised by what the training items show."""
