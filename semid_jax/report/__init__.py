@@ -1,0 +1,1 @@
+"""What a person looks at: tables, figures, the page, and the runs of record."""
