@@ -1,0 +1,1 @@
+"""Search over semantic IDs: from a query to a ranked list of items."""

@@ -1,0 +1,102 @@
+"""The k best with ties broken by a fixed hash of the item, so that every search agrees."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = TypeVar("Array", jax.Array, np.ndarray)
+
+
+def tie_hash(item: Array) -> Array:
+    """The rank of an item among items of equal score; smaller goes first.
+
+    The finaliser of MurmurHash3 behind an offset: one to one on 32 bits, so two items never tie
+    again, and it favours neither early nor late item numbers.
+
+    Args:
+      item: int32[...], numpy or jax.
+
+    Returns:
+      uint32[...].
+    """
+    h = item.astype(np.uint32) + np.uint32(0x9E3779B9)
+    h = (h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B)
+    h = (h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35)
+    return h ^ (h >> np.uint32(16))
+
+
+def top_k_ties(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k best items per row by (score, tie hash), exact also where a tie straddles rank k.
+
+    The usual case costs one `lax.top_k`. Only where equal scores lie on both sides of rank k, and
+    the wrong ones were taken, is the row's whole order computed by a sort.
+
+    Args:
+      scores: float32[B, n], -inf for what must not be returned.
+      items: int32[B, n] or int32[n].
+      k: items returned; may exceed n.
+
+    Returns:
+      (int32[B, k], float32[B, k]); 0 and -inf where a row has fewer than k finite scores.
+    """
+    B, n = scores.shape
+    chex.assert_shape(items, [(n,), (B, n)][items.ndim - 1])
+    if k < n:
+        items, scores = _select(scores, items, k)
+    else:
+        items = jnp.broadcast_to(items, (B, n))
+        items = jnp.pad(items, ((0, 0), (0, k - n)))
+        scores = jnp.pad(scores, ((0, 0), (0, k - n)), constant_values=-jnp.inf)
+    items, scores = _order(scores, items)
+    return jnp.where(scores > -jnp.inf, items, 0), scores
+
+
+def _order(scores: jax.Array, items: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Sorts each row by falling score, then by rising tie hash."""
+    # 0 - x, not -x: the sort tells -0.0 from 0.0, which are one score.
+    keys = (0.0 - scores, tie_hash(items), items)
+    negative, _, items = jax.lax.sort(keys, dimension=1, num_keys=2)
+    return items, 0.0 - negative
+
+
+def _select(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k best per row, k < n, in any order: (items [B, k], scores [B, k])."""
+    B, n = scores.shape
+    best, position = jax.lax.top_k(scores, k + 1)
+    last, beyond = best[:, k - 1], best[:, k]
+    straddles = (last == beyond) & (last > -jnp.inf)
+    shared = items.ndim == 1
+
+    def take(position: jax.Array) -> jax.Array:
+        return items[position] if shared else jnp.take_along_axis(items, position, axis=1)
+
+    def fast() -> tuple[jax.Array, jax.Array]:
+        return take(position[:, :k]), best[:, :k]
+
+    def wrong() -> jax.Array:
+        # top_k takes the first of equals, so those left out lie behind the last one taken.
+        hashes = tie_hash(items)
+        hashes = hashes[None] if shared else hashes
+        tied = scores == last[:, None]
+        taken = jnp.arange(n) <= _last_taken(best, position, k)[:, None]
+        worst_in = jnp.max(jnp.where(tied & taken, hashes, 0), axis=1)
+        best_out = jnp.min(jnp.where(tied & ~taken, hashes, np.uint32(0xFFFFFFFF)), axis=1)
+        return jnp.any(straddles & (best_out < worst_in))
+
+    def slow() -> tuple[jax.Array, jax.Array]:
+        every, score = _order(scores, jnp.broadcast_to(items, (B, n)))
+        return every[:, :k], score[:, :k]
+
+    is_wrong = jax.lax.cond(jnp.any(straddles), wrong, lambda: jnp.array(False))
+    return jax.lax.cond(is_wrong, slow, fast)
+
+
+def _last_taken(best: jax.Array, position: jax.Array, k: int) -> jax.Array:
+    """int32[B], the last position among the chosen that tie with rank k."""
+    tied = best[:, :k] == best[:, k - 1 : k]
+    return jnp.max(jnp.where(tied, position[:, :k], -1), axis=1)
