@@ -1,0 +1,1 @@
+"""From item vectors to semantic IDs: k-means, balanced cells, OPQ, residual codes and their health."""

@@ -1,0 +1,78 @@
+"""What a user can set about quantisation."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from semid_jax import types
+
+KINDS = ("hierarchical", "residual")
+FINE = ("absolute", "residual")
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizeConfig:
+    """Settings of the codebooks.
+
+    Attributes:
+      kind: "hierarchical" (cells, then product-quantised digits) or "residual" (k-means on what
+        the cells and the digits before leave over).
+      cells: C, 0 = round(sqrt(N)).
+      digits: L, fine digits; under "hierarchical" it divides D.
+      codewords: K per digit, at most 256 because a code is one byte.
+      fine: what the digits of "hierarchical" describe: "absolute" (z itself) or "residual"
+        (z minus the centroid of its cell). "residual" codebooks always describe what is left.
+      iterations: Lloyd steps of each k-means.
+      rotation_iterations: alternations of the OPQ rotation; 0 keeps the eigenvalue allocation.
+      balance: largest list of a column over the mean list, at least 1.
+      max_points: vectors that codebooks are fitted on; a seeded sample where there are more.
+      seed: of the sample and of the k-means++ starts.
+    """
+
+    kind: str = "hierarchical"
+    cells: int = 0
+    digits: int = 16
+    codewords: int = 256
+    fine: str = "absolute"
+    iterations: int = 25
+    rotation_iterations: int = 10
+    balance: float = 2.0
+    max_points: int = 65536
+    seed: int = 0
+
+
+def check(config: QuantizeConfig, width: int) -> None:
+    """Refuses settings that no codebook can have.
+
+    Args:
+      config: the settings.
+      width: D, length of an item vector.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
+    if config.kind not in KINDS:
+        raise types.InputError(f"quantize.kind: {config.kind!r} is not one of {', '.join(KINDS)}")
+    if config.fine not in FINE:
+        raise types.InputError(f"quantize.fine: {config.fine!r} is not one of {', '.join(FINE)}")
+    if not 1 <= config.codewords <= 256:
+        raise types.InputError(
+            f"quantize.codewords: {config.codewords} is outside 1..256, a code is one byte"
+        )
+    if config.digits < 1:
+        raise types.InputError(f"quantize.digits: {config.digits}, needs at least 1")
+    if config.kind == "hierarchical" and width % config.digits:
+        raise types.InputError(
+            f"quantize.digits: {config.digits} does not divide the model width {width}"
+        )
+    if config.cells < 0:
+        raise types.InputError(f"quantize.cells: {config.cells}, needs 0 (sqrt of items) or more")
+    if config.balance < 1:
+        raise types.InputError(f"quantize.balance: {config.balance}, needs at least 1")
+    for name in ("iterations", "max_points"):
+        if getattr(config, name) < 1:
+            raise types.InputError(f"quantize.{name}: {getattr(config, name)}, needs at least 1")
+    if config.rotation_iterations < 0:
+        raise types.InputError(
+            f"quantize.rotation_iterations: {config.rotation_iterations}, needs at least 0"
+        )
