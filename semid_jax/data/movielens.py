@@ -28,9 +28,7 @@ def read_movies(source_dir: Path) -> tuple[np.ndarray, Catalogue]:
         titles=padded([movie["title"] for movie in movies]),
         categories=padded(["|".join(movie["genres"]) for movie in movies]),
         vectors={
-            "image": read_features(
-                source_dir / "poster_effnetlite0_fp16.npz", "ids", "feat", ids
-            ),
+            "image": read_features(source_dir / "poster_effnetlite0_fp16.npz", "ids", "feat", ids),
             "text": read_features(source_dir / "text_minilm_fp16.npz", "ids", "emb", ids),
         },
         tokens={},

@@ -1,0 +1,317 @@
+"""Training batches: windows of the train part, grouped by length and archetype, in random access.
+
+The plan of an epoch is a function of (seed, epoch), so batch i is a function of (seed, i) and a
+killed run continues with exactly the batches it would have seen.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Mapping
+
+import grain
+import numpy as np
+
+from semid_jax.data.sequences import gather_windows, split_end
+from semid_jax.types import InputError, Interactions
+
+NO_SPLIT_AFTER = 20  # a window with this much history before it knows its archetype well enough
+ENDLESS = 2**31 - 1  # the loop decides how many steps to take, not the source
+
+
+@dataclasses.dataclass(frozen=True)
+class PipelineConfig:
+    """How training batches are made.
+
+    Attributes:
+      batch_size: B, rows of a batch.
+      group: rows that share one archetype, divides B.
+      max_length: T, the longest input.
+      buckets: input lengths to pad to; those below max_length are used, and max_length itself.
+      split_share: share of windows whose archetype is taken inside the window, at a random split,
+        with loss only behind it; the others take it before their first item.
+      seed: of windows' order and splits.
+    """
+
+    batch_size: int = 128
+    group: int = 16
+    max_length: int = 50
+    buckets: tuple[int, ...] = (10, 20, 50, 100)
+    split_share: float = 0.5
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Windows:
+    """Cuts of the train part; window w holds positions start[w] .. end[w] of the flat items.
+
+    Attributes:
+      start: int64[n], the first input.
+      end: int64[n], exclusive; the last item is only a target.
+      before: int64[n], how many interactions of the user precede the window.
+    """
+
+    start: np.ndarray
+    end: np.ndarray
+    before: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochPlan:
+    """Which windows make up the batches of one epoch.
+
+    Attributes:
+      window: int64[S, B], window of each row.
+      bears_loss: bool[S, B], False for rows that only fill a group.
+      width: int64[S], the bucket of each batch.
+      archetype: int32[n], per window.
+      loss_start: int64[n], first flat position that is a target of the window.
+    """
+
+    window: np.ndarray
+    bears_loss: np.ndarray
+    width: np.ndarray
+    archetype: np.ndarray
+    loss_start: np.ndarray
+
+
+def cut_windows(interactions: Interactions, max_length: int) -> Windows:
+    """Cuts every train part from its end into windows of max_length + 1, overlapping by one item.
+
+    So every item of the train part but the first of each user is a target exactly once.
+
+    Args:
+      interactions: histories.
+      max_length: T.
+    """
+    known = split_end(interactions, "train")
+    count = np.maximum(-(-(known - 1) // max_length), 0)
+    user = np.repeat(np.arange(interactions.n_users), count)
+    turn = np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    end = known[user] - turn * max_length
+    before = np.maximum(end - max_length - 1, 0)
+    first = interactions.offsets[user]
+    return Windows(start=first + before, end=first + end, before=before)
+
+
+def choose_archetypes(
+    windows: Windows,
+    archetype_before: np.ndarray | None,
+    split_share: float,
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """One archetype per window, from interactions before its first target only (design 3.8).
+
+    Args:
+      windows: n windows.
+      archetype_before: int[nnz], the user's archetype given the interactions before that one, or
+        None where there are no archetypes.
+      split_share: chance that a window with a short past takes its archetype at a random split.
+      rng: one draw per epoch.
+
+    Returns:
+      archetype int32[n]; loss_start int64[n], the first flat position that bears loss.
+    """
+    if archetype_before is None:
+        return np.zeros(len(windows), np.int32), windows.start + 1
+    splits = (rng.random(len(windows)) < split_share) & (windows.before < NO_SPLIT_AFTER)
+    inside = rng.integers(windows.start + 1, windows.end)
+    known_at = np.where(splits, inside, windows.start)
+    loss_start = np.where(splits, inside, windows.start + 1)
+    return archetype_before[known_at].astype(np.int32), loss_start
+
+
+def plan_epoch(
+    windows: Windows,
+    archetype_before: np.ndarray | None,
+    config: PipelineConfig,
+    epoch: int,
+) -> EpochPlan:
+    """Lays out one epoch: rows of a group share an archetype, groups of a batch a bucket.
+
+    What is left over in a bucket moves to the next longer one, so at most one group per archetype
+    and one batch per epoch has to be filled up, with rows that bear no loss. The number of batches
+    is the same every epoch: the extra ones are dropped, at random.
+
+    Args:
+      windows: n windows.
+      archetype_before: see choose_archetypes.
+      config: sizes and seed.
+      epoch: from 0.
+    """
+    rng = np.random.default_rng((config.seed, epoch))
+    archetype, loss_start = choose_archetypes(windows, archetype_before, config.split_share, rng)
+    widths = bucket_widths(config)
+    bucket = np.searchsorted(widths, windows.end - windows.start - 1)
+    order = rng.permutation(len(windows))
+    per_batch = config.batch_size // config.group
+
+    kinds = np.unique(archetype)
+    left_rows = {kind: np.zeros(0, np.int64) for kind in kinds}
+    left_groups: list[tuple[np.ndarray, np.ndarray]] = []
+    batches, losses, batch_widths = [], [], []
+    for place, width in enumerate(widths):  # buckets x archetypes, never windows
+        last = place == len(widths) - 1
+        groups = left_groups
+        for kind in kinds:
+            fresh = order[(bucket[order] == place) & (archetype[order] == kind)]
+            rows = np.concatenate([left_rows[kind], fresh])
+            full = len(rows) // config.group * config.group
+            groups += _groups(rows[:full], config.group)
+            left_rows[kind] = rows[full:]
+            if last and len(left_rows[kind]):
+                groups.append(_fill(left_rows[kind], config.group, rng))
+        groups = [groups[k] for k in rng.permutation(len(groups))]
+        missing = -len(groups) % per_batch
+        if last and missing:
+            again = rng.integers(len(groups), size=missing)
+            groups += [(groups[k][0], np.zeros(config.group, bool)) for k in again]
+        full = len(groups) // per_batch * per_batch
+        left_groups = groups[full:]
+        if full:
+            batches.append(np.stack([rows for rows, _ in groups[:full]]))
+            losses.append(np.stack([loss for _, loss in groups[:full]]))
+            batch_widths += [width] * (full // per_batch)
+
+    steps = -(-len(windows) // config.batch_size)
+    kept = rng.permutation(len(batch_widths))[:steps]
+    return EpochPlan(
+        window=np.concatenate(batches).reshape(-1, config.batch_size)[kept],
+        bears_loss=np.concatenate(losses).reshape(-1, config.batch_size)[kept],
+        width=np.array(batch_widths, np.int64)[kept],
+        archetype=archetype,
+        loss_start=loss_start,
+    )
+
+
+def bucket_widths(config: PipelineConfig) -> np.ndarray:
+    """int64[n], the input lengths in use, ascending, the last being max_length."""
+    return np.array(
+        sorted({width for width in config.buckets if width < config.max_length})
+        + [config.max_length],
+        np.int64,
+    )
+
+
+def _groups(rows: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    return [(group, np.ones(size, bool)) for group in rows.reshape(-1, size)]
+
+
+def _fill(rows: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    again = rng.choice(rows, size - len(rows))
+    return np.concatenate([rows, again]), np.arange(size) < len(rows)
+
+
+class TrainBatches:
+    """The endless stream of training batches, in random access: batches[i] depends on (seed, i).
+
+    A batch is a dict of `inputs` int32[B, Tb], `targets` int32[B, Tb] (0 = no loss), `archetype`
+    int32[B] (equal within each group) and `example` uint32[B], the number of the row's window over
+    all epochs; Tb is the batch's bucket, rows are right-padded with 0.
+    """
+
+    def __init__(
+        self,
+        interactions: Interactions,
+        config: PipelineConfig,
+        archetype_before: np.ndarray | None = None,
+    ) -> None:
+        """Cuts the windows; epochs are planned when first asked for.
+
+        Args:
+          interactions: histories.
+          config: sizes and seed.
+          archetype_before: int[nnz], aligned with interactions.items, or None.
+
+        Raises:
+          InputError: group does not divide batch_size, or no user has two items to train on.
+        """
+        if config.batch_size % config.group:
+            raise InputError(
+                f"train.group = {config.group} does not divide batch_size = {config.batch_size}"
+            )
+        if archetype_before is not None and len(archetype_before) != len(interactions.items):
+            raise ValueError("archetype_before must be aligned with interactions.items")
+        self._items = interactions.items
+        self._windows = cut_windows(interactions, config.max_length)
+        if not len(self._windows):
+            raise InputError("data: every history is 3 items long, nothing to train on; give more")
+        self._archetype_before = archetype_before
+        self._config = config
+        self._plans: dict[int, EpochPlan] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of one epoch."""
+        return len(self._windows)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Batches of every epoch."""
+        return -(-len(self._windows) // self._config.batch_size)
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """All Tb that can occur."""
+        return tuple(int(width) for width in bucket_widths(self._config))
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __repr__(self) -> str:  # grain puts this into the iterator's state
+        return f"TrainBatches(windows={self.n_windows}, batch_size={self._config.batch_size})"
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """The plan of an epoch; the latest two are kept, prefetching may cross the border."""
+        with self._lock:
+            if epoch not in self._plans:
+                while len(self._plans) > 1:
+                    del self._plans[min(self._plans)]
+                self._plans[epoch] = plan_epoch(
+                    self._windows, self._archetype_before, self._config, epoch
+                )
+            return self._plans[epoch]
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        epoch, place = divmod(int(step), self.steps_per_epoch)
+        plan = self.plan(epoch)
+        rows, width = plan.window[place], int(plan.width[place])
+        start, end = self._windows.start[rows], self._windows.end[rows]
+        inputs, _ = gather_windows(self._items, start, end - 1, width)
+        targets, _ = gather_windows(self._items, start + 1, end, width)
+        target_place = start[:, None] + 1 + np.arange(width)
+        bears = plan.bears_loss[place][:, None] & (target_place >= plan.loss_start[rows][:, None])
+        return {
+            "inputs": inputs,
+            "targets": np.where(bears, targets, 0).astype(np.int32),
+            "archetype": plan.archetype[rows],
+            "example": ((epoch * self.n_windows + rows) % 2**32).astype(np.uint32),
+        }
+
+
+def iterator(batches: TrainBatches, start: int = 0, prefetch: int = 8) -> grain.DatasetIterator:
+    """An iterator over batches[start], batches[start + 1], … that a thread keeps filled.
+
+    Args:
+      batches: the source.
+      start: the first step.
+      prefetch: batches made ahead.
+
+    Returns:
+      A grain iterator; get_state() and set_state(state) resume it exactly.
+    """
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=prefetch)
+    stream = iter(grain.MapDataset.source(batches).to_iter_dataset(options))
+    if start:
+        grain.experimental.set_next_index(stream, start)
+    return stream
+
+
+def count_targets(batch: Mapping[str, np.ndarray]) -> int:
+    """How many positions of a batch bear loss."""
+    return int(np.count_nonzero(batch["targets"]))

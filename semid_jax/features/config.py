@@ -1,0 +1,20 @@
+"""Settings of the feature stage."""
+
+from __future__ import annotations
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesConfig:
+    """How raw features become the tokenizer's input.
+
+    Attributes:
+      modalities: names to use; () for all that the data set has.
+      dimensions: principal components kept per modality, at most.
+      whitening: 0 keeps the variance of each component, 1 makes all equal; between, in between.
+    """
+
+    modalities: tuple[str, ...] = ()
+    dimensions: int = 128
+    whitening: float = 0.0
