@@ -264,7 +264,7 @@ def _check_elements(key: str, value: Any, default: Any) -> None:
 def _near(wrong: str, names: Sequence[str], prefix: str = "") -> str:
     """Says which names a mistyped one is closest to, or nothing."""
     scores = {name: _likeness(wrong, name) for name in names}
-    near = sorted((name for name in names if scores[name] > 0.7), key=lambda name: -scores[name])
+    near = sorted((name for name in names if scores[name] > 0.65), key=lambda name: -scores[name])
     return f"; did you mean {' or '.join(prefix + name for name in near[:3])}?" if near else ""
 
 

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Makes .venv if needed and checks everything: bash launch/test.sh [FLAGS OF pytest]
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+
+prepare dev
+cd "$root"
+"$python" -m ruff check
+"$python" -m ruff format --check
+"$python" -m mypy
+exec "$python" -m pytest "$@"
