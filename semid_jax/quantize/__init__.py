@@ -1,1 +1,1 @@
-"""From item vectors to semantic IDs: k-means, balanced cells, OPQ, residual codes and their health."""
+"""From item vectors to semantic IDs: k-means, balanced cells, OPQ, residual codes, health."""

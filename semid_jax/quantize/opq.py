@@ -23,8 +23,8 @@ def fit_opq(
       z: f32[n, D], n >= codewords.
       digits: L, divides D.
       codewords: K.
-      iterations: Lloyd steps of the last k-means, under the final rotation.
-      rotation_iterations: turns of (assign, re-centre, rotate).
+      iterations: Lloyd steps in all; at least 5 of them after the last turn.
+      rotation_iterations: turns of (Lloyd step, rotate).
       seed: of the k-means++ start.
 
     Returns:
@@ -42,7 +42,8 @@ def fit_opq(
         parts = (z @ rotation).reshape(len(z), digits, -1)
         sharded = kmeans.shard_points(parts, groups_times=digits * codewords)
         sample = kmeans.start_sample(parts, codewords, seed)
-        steps = 1 if turn < rotation_iterations else iterations
+        # The turns were Lloyd steps too: only the rest is left for the end.
+        steps = 1 if turn < rotation_iterations else max(iterations - rotation_iterations, 5)
         fine = np.asarray(kmeans.lloyd(sharded, fine, sample, steps))
         if turn < rotation_iterations:
             codes = np.asarray(jax.jit(nearest.nearest_chunked)(parts, fine)[0])
