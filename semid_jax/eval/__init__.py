@@ -1,1 +1,1 @@
-"""How good the lists are: ranking accuracy, diversity, and how well a user's tastes were learned."""
+"""How good the lists are: accuracy, diversity, and how well tastes were learned."""

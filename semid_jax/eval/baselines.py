@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 
 from semid_jax.eval.ranking import ranking_metrics
-from semid_jax.models.neighbours import Histories, NeighbourTable, rank_targets
+from semid_jax.models.neighbours import (
+    Histories,
+    NeighbourTable,
+    fit_item_knn,
+    fit_modality_knn,
+    no_neighbours,
+    rank_targets,
+    recommend,
+)
+from semid_jax.types import Interactions, ItemFeatures
 
 NEIGHBOURS = (50, 200, 1000)
 LAST = (1, 2, 5, 10, 50, 0)
@@ -63,3 +73,73 @@ def tune(
             trials.append({"neighbours": count, "last": recent, "ndcg@10": ndcg})
     best = max(trials, key=lambda trial: trial["ndcg@10"])
     return Tuned(table.nearest(int(best["neighbours"])), int(best["last"]), best["ndcg@10"], trials)
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """A baseline's ranked lists, and how validation set it.
+
+    Attributes:
+      validation_ranks: int32[U], rank of the validation item from 1, 0 = excluded.
+      test_lists: int32[U, k], ranked items given everything before the test item.
+      test_ranks: int32[U], rank of the test item from 1, 0 = excluded.
+      setting: {"neighbours", "last"}, empty for popularity.
+    """
+
+    validation_ranks: np.ndarray
+    test_lists: np.ndarray
+    test_ranks: np.ndarray
+    setting: dict[str, int]
+
+
+def run_baselines(
+    interactions: Interactions,
+    features: ItemFeatures,
+    popularity: np.ndarray,
+    k: int = 50,
+    exclude_history: bool = False,
+) -> Iterator[tuple[str, Baseline]]:
+    """Fits every baseline on the training part, tunes it on validation, and ranks for the test.
+
+    Args:
+      interactions: all of them; the last item of each user is the test, the one before validation.
+      features: normalised features; each modality gives one baseline.
+      popularity: int64[N + 1], training part.
+      k: items per list.
+      exclude_history: leave out what the user already chose.
+
+    Yields:
+      (name, result), one after the other as they are done: "popularity", "item_knn", and
+      "<modality>_knn" for every modality.
+    """
+    everything = Histories(interactions.items, interactions.offsets)
+    train, known = everything.without_last(2), everything.without_last(1)
+    last = interactions.items[interactions.offsets[1:] - 1]
+    last_but_one = interactions.items[interactions.offsets[1:] - 2]
+    n_items = interactions.n_items
+    neighbours = neighbour_budget(n_items)
+
+    def ranked(table: NeighbourTable, recent: int, setting: dict[str, int]) -> Baseline:
+        options = (recent, exclude_history)
+        return Baseline(
+            validation_ranks=rank_targets(table, train, popularity, last_but_one, *options),
+            test_lists=recommend(table, known, popularity, k, *options),
+            test_ranks=rank_targets(table, known, popularity, last, *options),
+            setting=setting,
+        )
+
+    def tuned(table: NeighbourTable) -> Baseline:
+        choice = tune(table, train, last_but_one, popularity, exclude_history=exclude_history)
+        setting = {"neighbours": choice.table.neighbours, "last": choice.last}
+        return ranked(choice.table, choice.last, setting)
+
+    yield "popularity", ranked(no_neighbours(n_items), 0, {})
+    yield "item_knn", tuned(fit_item_knn(train, n_items, neighbours))
+    for name in features.modalities:
+        table = fit_modality_knn(features.x[name], features.present[name], neighbours)
+        yield f"{name}_knn", tuned(table)
+
+
+def neighbour_budget(n_items: int) -> int:
+    """Neighbours per item that a table of at most about 512 MiB holds, between 50 and 1000."""
+    return int(np.clip(64 * 2**20 // max(n_items, 1), 50, max(NEIGHBOURS)))

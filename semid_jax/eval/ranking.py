@@ -23,9 +23,7 @@ def target_ranks(items: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.int32)
 
 
-def ranking_metrics(
-    ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS
-) -> dict[str, np.ndarray]:
+def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
     """Turns ranks into metrics of every user, one relevant item each.
 
     With one relevant item the ideal gain is 1, so NDCG@k = 1 / log2(1 + rank) (Järvelin and

@@ -248,14 +248,17 @@ def _nearest(
         np.zeros((n_items + 1, neighbours), np.float32),
     )
     size = max(1, _BLOCK // (n_items + 1))
+    ties = _TIE_SCALE * np.arange(n_items + 1) / (n_items + 1)
     for start in range(1, n_items + 1, size):
         stop = min(start + size, n_items + 1)
         similarity = block(start, stop)
         similarity[:, 0] = 0.0
         similarity[np.arange(stop - start), np.arange(start, stop)] = 0.0
+        # Cosines of counts tie often: the smaller number wins, on every machine.
+        similarity = similarity - ties
         best = np.argpartition(similarity, -neighbours, axis=1)[:, -neighbours:]
         values = np.take_along_axis(similarity, best, axis=1)
-        order = np.lexsort((best, -values), axis=1)
+        order = np.argsort(-values, axis=1, kind="stable")
         values = np.take_along_axis(values, order, axis=1)
         real = values > 0
         table.items[start:stop] = np.where(real, np.take_along_axis(best, order, axis=1), 0)
