@@ -84,7 +84,10 @@ def read_movielens_100k(source_dir: Path, min_interactions: int = SHORTEST_HISTO
     catalogue = Catalogue(
         item_ids=padded([str(number) for number in ids]),
         titles=padded(
-            [str(features.titles[row]) or f"movie {number}" for number, row in zip(ids, rows)]
+            [
+                str(features.titles[row]) or f"movie {number}"
+                for number, row in zip(ids, rows, strict=True)
+            ]
         ),
         categories=features.categories[np.concatenate([[0], rows])],
         vectors={

@@ -190,11 +190,8 @@ def plan_epoch(
 
 def bucket_widths(config: PipelineConfig) -> np.ndarray:
     """int64[n], the input lengths in use, ascending, the last being max_length."""
-    return np.array(
-        sorted({width for width in config.buckets if width < config.max_length})
-        + [config.max_length],
-        np.int64,
-    )
+    shorter = sorted({width for width in config.buckets if width < config.max_length})
+    return np.array([*shorter, config.max_length], np.int64)
 
 
 def _groups(rows: np.ndarray, size: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -165,7 +165,7 @@ def count_missing(catalogue: Catalogue) -> dict[str, int]:
 
 
 def describe(dataset: RawDataset) -> str:
-    """One line for the terminal: sizes, modalities, and every count of cleaning that is not zero."""
+    """One line for the terminal: sizes, modalities, and each count of cleaning above zero."""
     interactions = dataset.interactions
     said = [f"{count:,} {name.replace('_', ' ')}" for name, count in dataset.notes.items() if count]
     return (

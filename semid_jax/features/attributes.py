@@ -21,7 +21,7 @@ def fit_idf(bags: Sequence[np.ndarray], training: np.ndarray) -> tuple[np.ndarra
       vocabulary int64[V], sorted, the most frequent tokens of training items; weights float64[V],
       log((1 + n) / df).
     """
-    seen = [np.unique(bags[row]) for row in np.flatnonzero(training) if len(bags[row])]
+    seen = [np.unique(bag) for bag, fits in zip(bags, training, strict=True) if fits and len(bag)]
     if not seen:
         return np.zeros(0, np.int64), np.zeros(0)
     vocabulary, frequency = np.unique(np.concatenate(seen), return_counts=True)
