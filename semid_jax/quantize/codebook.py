@@ -54,6 +54,7 @@ class Codebook:
         return self.coarse.shape[1]
 
 
+@jax.jit
 def encode(codebook: Codebook, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The ID of each vector by distance alone (lists are balanced in `fit`, not here).
 
@@ -70,6 +71,7 @@ def encode(codebook: Codebook, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     return coarse, encode_fine(codebook, z, coarse)
 
 
+@jax.jit
 def encode_fine(codebook: Codebook, z: jax.Array, coarse: jax.Array) -> jax.Array:
     """The fine codes of vectors whose cells are given.
 
@@ -96,6 +98,7 @@ def encode_fine(codebook: Codebook, z: jax.Array, coarse: jax.Array) -> jax.Arra
     return jax.lax.scan(level, left, codebook.fine)[1].T.astype(jnp.uint8)
 
 
+@jax.jit
 def decode(codebook: Codebook, coarse: jax.Array, fine: jax.Array) -> jax.Array:
     """The vectors that IDs stand for.
 

@@ -61,11 +61,10 @@ def fit(
     coarse = np.zeros((archetypes, rows), np.int32)
     fine = np.zeros((archetypes, rows, book.digits), np.uint8)
     capacity = balanced.capacity_of(rows - 1, cells, config.balance)
-    encode_fine = jax.jit(codebook.encode_fine)
     for column in columns:
         z = points[column, 1:]
         coarse[column, 1:] = balanced.assign_balanced(z, coarse_words, capacity)
-        fine[column, 1:] = np.asarray(encode_fine(book, z, coarse[column, 1:]))
+        fine[column, 1:] = np.asarray(codebook.encode_fine(book, z, coarse[column, 1:]))
     return book, coarse[source], fine[source]
 
 

@@ -130,6 +130,37 @@ def shard_points(
     return put(tiles), put(weights)
 
 
+def cell_sums(
+    points: jax.Array, weight: jax.Array, cells: jax.Array, size: int, dense: bool
+) -> tuple[jax.Array, jax.Array]:
+    """Adds points up by cell.
+
+    Args:
+      points: f32[G, n, d].
+      weight: f32[n].
+      cells: int32[G, n], values below `size`.
+      size: K.
+      dense: by a product with the one-hot matrix instead of by scattering.
+
+    Returns:
+      (f32[G, K, d] sums, f32[G, K] sums of weights).
+    """
+    if dense:
+        member = jax.nn.one_hot(cells, size, dtype=points.dtype) * weight[None, :, None]
+        sums = jnp.einsum("gnk,gnd->gkd", member, points, precision=jax.lax.Precision.HIGHEST)
+        return sums, jnp.sum(member, axis=1)
+    groups, _, width = points.shape
+    flat = (cells + jnp.arange(groups, dtype=jnp.int32)[:, None] * size).reshape(-1)
+    weights = jnp.broadcast_to(weight, cells.shape)
+    sums = (
+        jnp.zeros((groups * size, width))
+        .at[flat]
+        .add((points * weights[:, :, None]).reshape(-1, width))
+    )
+    counts = jnp.zeros((groups * size,)).at[flat].add(weights.reshape(-1))
+    return sums.reshape(groups, size, width), counts.reshape(groups, size)
+
+
 def lloyd(
     sharded: tuple[jax.Array, jax.Array], start: np.ndarray, sample: np.ndarray, iterations: int
 ) -> jax.Array:
@@ -157,25 +188,22 @@ def lloyd(
 def _compiled_lloyd(mesh: Mesh) -> jax.stages.Wrapped:
     """The jitted Lloyd loop over one mesh: each device sums its own chunks, then all add up."""
 
+    # Scatter-add is quickest on a CPU; elsewhere it is slow or adds in no fixed order.
+    dense = mesh.devices.flat[0].platform != "cpu"
+
     def local_sums(
         tiles: jax.Array, weights: jax.Array, centroids: jax.Array
     ) -> tuple[jax.Array, jax.Array]:
-        groups, size, width = centroids.shape
-        first = (jnp.arange(groups, dtype=jnp.int32) * size)[:, None]
-
         def add(
             total: tuple[jax.Array, jax.Array], tile: tuple[jax.Array, jax.Array]
         ) -> tuple[tuple[jax.Array, jax.Array], None]:
-            sums, counts = total
             points, weight = tile
-            cells = (nearest.nearest(points, centroids)[0] + first).reshape(-1)
-            weight = jnp.broadcast_to(weight, points.shape[:2])
-            weighted = (points * weight[:, :, None]).reshape(-1, width)
-            return (sums.at[cells].add(weighted), counts.at[cells].add(weight.reshape(-1))), None
+            cells = nearest.nearest(points, centroids)[0]
+            sums, counts = cell_sums(points, weight, cells, centroids.shape[1], dense)
+            return (total[0] + sums, total[1] + counts), None
 
-        zeros = (jnp.zeros((groups * size, width)), jnp.zeros((groups * size,)))
-        sums, counts = jax.lax.scan(add, zeros, (tiles, weights))[0]
-        return jax.lax.psum((sums, counts), "points")
+        zeros = (jnp.zeros(centroids.shape), jnp.zeros(centroids.shape[:2]))
+        return jax.lax.psum(jax.lax.scan(add, zeros, (tiles, weights))[0], "points")
 
     spread, whole = PartitionSpec("points"), PartitionSpec()
     global_sums = jax.shard_map(
@@ -196,8 +224,7 @@ def _compiled_lloyd(mesh: Mesh) -> jax.stages.Wrapped:
     ) -> jax.Array:
         def step(_: int, centroids: jax.Array) -> jax.Array:
             sums, counts = global_sums(tiles, weights, centroids)
-            counts = counts.reshape(centroids.shape[:2])
-            means = sums.reshape(centroids.shape) / jnp.maximum(counts, 1.0)[:, :, None]
+            means = sums / jnp.maximum(counts, 1.0)[:, :, None]
             moved = jnp.where(counts[:, :, None] > 0, means, centroids)
             return jax.lax.cond(
                 jnp.any(counts == 0), _refill, lambda c, *_: c, moved, counts, sample

@@ -56,8 +56,9 @@ def nearest(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Arr
     return number, jnp.maximum(norms + 2.0 * best, 0.0)
 
 
+@jax.jit
 def nearest_chunked(points: jax.Array, centroids: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`nearest` without ever holding more than one chunk of scores; safe inside jit.
+    """`nearest` without ever holding more than one chunk of scores.
 
     Args:
       points: f32[n, G, d], a point's groups side by side.

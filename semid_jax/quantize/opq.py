@@ -46,7 +46,7 @@ def fit_opq(
         steps = 1 if turn < rotation_iterations else max(iterations - rotation_iterations, 5)
         fine = np.asarray(kmeans.lloyd(sharded, fine, sample, steps))
         if turn < rotation_iterations:
-            codes = np.asarray(jax.jit(nearest.nearest_chunked)(parts, fine)[0])
+            codes = np.asarray(nearest.nearest_chunked(parts, fine)[0])
             rotation = procrustes(z, fine[np.arange(digits), codes].reshape(len(z), -1))
     return rotation, fine
 
@@ -110,7 +110,7 @@ def fit_levels(
     fine = []
     for level in range(levels):
         words = kmeans.fit_kmeans(left[:, None, :], codewords, iterations, seed + level)
-        codes = jax.jit(nearest.nearest_chunked)(jnp.asarray(left)[:, None, :], words)[0]
+        codes = nearest.nearest_chunked(jnp.asarray(left)[:, None, :], words)[0]
         left = left - words[0][np.asarray(codes)[:, 0]]
         fine.append(words[0])
     return np.stack(fine)
