@@ -47,6 +47,7 @@ _PACKAGES = (
     "scann",
 )
 _CODE = ("semid_jax", "configs", "launch", "pyproject.toml", "constraints.txt")
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _AGAIN = "delete {directory} and run the same command again"
 
 
@@ -271,10 +272,11 @@ def disk_errors(place: Path) -> Iterator[None]:
                 f"{place}: the disk is full; nothing half-written was left: free space there, "
                 "or choose another place with --workdir, and run the same command again"
             ) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+        if error.errno in _UNWRITABLE:
+            where = error.filename or place
             raise InputError(
-                f"{place}: cannot be written ({error.strerror}); choose another place with "
-                "--workdir or change the permissions"
+                f"{place}: cannot be written ({where}: {error.strerror}); choose another place "
+                "with --workdir or change the permissions"
             ) from error
         raise
 
