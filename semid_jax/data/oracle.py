@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.data.synthetic import (
-    ALPHA_DRIFT,
     INTEREST_DRIFT,
     directions,
     expected_ndcg,

@@ -20,12 +20,35 @@ NO_DRIFT, ALPHA_DRIFT, INTEREST_DRIFT = 0, 1, 2
 DRIFT_MARGIN = 15  # interactions on either side of a drift, so that it can be seen
 DRIFT_DISTANCE = 0.3  # least Jensen-Shannon distance between weights before and after
 CELLS = 2**22  # users x items held at once
-CALIBRATION_USERS = 512
+CALIBRATION_USERS = 1024
 STEEPEST = 100.0  # an upper bound of beta: choices are then all but deterministic
 TOPIC_WORDS = (
-    "amber birch cedar delta ember fjord grove harbor indigo jasper kelp lotus maple nectar "
-    "opal pine quartz raven sage tulip umber violet willow yarrow zephyr"
-).split()
+    "amber",
+    "birch",
+    "cedar",
+    "delta",
+    "ember",
+    "fjord",
+    "grove",
+    "harbor",
+    "indigo",
+    "jasper",
+    "kelp",
+    "lotus",
+    "maple",
+    "nectar",
+    "opal",
+    "pine",
+    "quartz",
+    "raven",
+    "sage",
+    "tulip",
+    "umber",
+    "violet",
+    "willow",
+    "yarrow",
+    "zephyr",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +142,7 @@ def generate(config: SyntheticConfig) -> RawDataset:
 
     catalogue = observe(config, topic, e_true, rng)
     interactions = Interactions(
-        user_ids=np.char.add("u", np.arange(1, config.users + 1).astype(str)),
+        user_ids=np.char.add("u", _numbers(config.users)),
         items=items,
         offsets=offsets,
         times=times,
@@ -131,9 +154,9 @@ def generate(config: SyntheticConfig) -> RawDataset:
         "e_true": e_true,
         "prototypes": prototypes,
         "popularity": popularity,
-        "beta": np.float32(beta),
-        "gamma": np.float32(config.gamma),
-        "control": np.bool_(config.control),
+        "beta": np.asarray(beta, np.float32),
+        "gamma": np.asarray(config.gamma, np.float32),
+        "control": np.asarray(config.control),
     }
     notes = {
         "users_with_alpha_drift": int(np.sum(users["drift_kind"] == ALPHA_DRIFT)),
@@ -287,7 +310,7 @@ def fit_beta(
     """Bisects for the beta at which ranking by the true p has the wanted expected NDCG@k.
 
     Args:
-      directions: float32[S, M q]; at most 512 of them are used, fewer for very large N.
+      directions: float32[S, M q]; at most 1024 of them are used, fewer for very large N.
       flat: float32[N + 1, M q], e*.
       bias: float32[N + 1], log of popularity ** gamma.
       target: NDCG.
@@ -444,7 +467,7 @@ def observe(
             for k in range(config.topics)
         ]
     )
-    numbers = np.arange(1, n_items + 1).astype(str)
+    numbers = _numbers(n_items)
     return Catalogue(
         item_ids=np.concatenate([[""], np.char.add("i", numbers)]),
         titles=np.concatenate([[""], np.char.add(np.char.add(words[topic[1:]], " "), numbers)]),
@@ -452,3 +475,8 @@ def observe(
         vectors=vectors,
         tokens={},
     )
+
+
+def _numbers(count: int) -> np.ndarray:
+    """str[count], "1" to "count"; no wider than needed, there may be tens of millions."""
+    return np.arange(1, count + 1).astype(f"U{len(str(count))}")
