@@ -95,7 +95,7 @@ def fit_item_knn(train: Histories, n_items: int, neighbours: int = 200) -> Neigh
     """
     users = np.repeat(np.arange(train.n_users), np.diff(train.offsets))
     chosen = scipy.sparse.csr_array(
-        (np.ones(len(users), np.float32), (users, train.items)),
+        (np.ones(len(users)), (users, train.items)),
         shape=(train.n_users, n_items + 1),
     )
     chosen.sum_duplicates()

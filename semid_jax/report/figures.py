@@ -1,0 +1,339 @@
+"""Figures as PNG files: training, comparison, weights on the simplex, lists, one user in time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from semid_jax.report.whole_file import whole_file
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; blue is the model's own.
+BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, RED, GREY, INK = "#56B4E9", "#D55E00", "#B8BEC6", "#2B3440"
+COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, "#8C6D31", "#6B5B95")
+_MAX_POINTS = 5000
+
+
+def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
+    """Losses and validation metrics over steps, the best evaluation marked.
+
+    Args:
+      history: the lines of history.jsonl, flat; "step" and any names that hold "loss", and
+        "validation.ndcg@10", "validation.recall@10" or the like.
+      path: the PNG.
+
+    Returns:
+      The path, or None if there is nothing to draw.
+    """
+    names = sorted({name for line in history for name, v in line.items() if _is_number(v)})
+    losses = [name for name in names if "loss" in name.split(".")[-1]]
+    metrics = [name for name in names if name.split(".")[-1] in ("ndcg@10", "recall@10")]
+    panels = [group for group in (losses, metrics) if group]
+    if not panels or not history:
+        return None
+    figure = _figure(5.2 * len(panels), 3.4)
+    for number, group in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), number)
+        for colour, name in zip(COLOURS, group, strict=False):
+            points = [(_step(line, i), line[name]) for i, line in enumerate(history, 1)
+                      if _is_number(line.get(name))]  # fmt: skip
+            steps, values = np.array(points, float).T
+            axes.plot(steps, values, color=colour, linewidth=2, label=_spoken(name),
+                      marker="o", markersize=3.5)  # fmt: skip
+            if group is metrics:
+                best = int(values.argmax())
+                axes.plot(steps[best], values[best], "o", color=colour, markersize=9, zorder=5)
+                axes.annotate(f"{values[best]:.4f}", (steps[best], values[best]),
+                              xytext=(0, 9), textcoords="offset points", ha="center",
+                              color=colour, fontweight="bold")  # fmt: skip
+        _finish(axes, "step", "loss" if group is losses else "validation metric")
+        if group is metrics:
+            axes.set_ylim(bottom=0, top=1.15 * axes.get_ylim()[1])
+        axes.legend(frameon=False)
+    return _save(figure, path)
+
+
+def draw_bars(
+    rows: Sequence[Mapping[str, Any]], metric: str, path: Path, name: str = "model"
+) -> Path | None:
+    """One horizontal bar per method, with its 95 % interval where the row has one.
+
+    Args:
+      rows: {name: "popularity", metric: 0.01, metric + "_low": …, metric + "_high": …,
+        "highlight": True for the model}.
+      metric: which number, e.g. "recall@10".
+      path: the PNG.
+      name: the field that holds the method's name.
+    """
+    shown = [row for row in rows if _is_number(row.get(metric))]
+    if not shown:
+        return None
+    shown = shown[::-1]
+    values = np.array([row[metric] for row in shown])
+    figure = _figure(6.4, 0.9 + 0.42 * len(shown))
+    axes = figure.add_subplot()
+    colours = [BLUE if row.get("highlight") else GREY for row in shown]
+    axes.barh(range(len(shown)), values, color=colours, height=0.66)
+    right = values.copy()
+    for r, row in enumerate(shown):
+        low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
+        if _is_number(low) and _is_number(high):
+            axes.plot([low, high], [r, r], color=INK, linewidth=1.4, solid_capstyle="butt")
+            right[r] = max(right[r], high)
+        axes.annotate(f"{values[r]:.4f}", (right[r], r), xytext=(5, 0), va="center",
+                      textcoords="offset points")  # fmt: skip
+    axes.set_yticks(range(len(shown)), [str(row.get(name, "")) for row in shown])
+    axes.set_xlim(0, max(float(right.max()) * 1.16, 1e-6))
+    has_interval = any(_is_number(row.get(f"{metric}_low")) for row in shown)
+    label = _spoken(metric) + (" (line: 95 % interval over users)" if has_interval else "")
+    _finish(axes, label, "")
+    axes.grid(False, axis="y")
+    return _save(figure, path)
+
+
+def draw_alpha(
+    alpha: np.ndarray,
+    archetypes: np.ndarray,
+    assignment: np.ndarray,
+    modalities: Sequence[str],
+    path: Path,
+) -> Path:
+    """How much users care for each modality, and where the archetypes stand.
+
+    Three modalities are drawn on the simplex, two as a histogram of the first one's weight, any
+    other number as one distribution per modality.
+
+    Args:
+      alpha: float[U, M], weights of the users.
+      archetypes: float[A, M], weights of the archetypes.
+      assignment: int[U], the users' archetypes.
+      modalities: M names, in the order of the axis.
+      path: the PNG.
+    """
+    if len(modalities) == 3:
+        figure = _draw_simplex(alpha, archetypes, assignment, modalities)
+    elif len(modalities) == 2:
+        figure = _draw_histogram(alpha, archetypes, assignment, modalities)
+    else:
+        figure = _draw_distributions(alpha, archetypes, modalities)
+    return _save(figure, path)
+
+
+def draw_list_sizes(sizes: np.ndarray, path: Path) -> Path:
+    """How evenly the items fill the cells.
+
+    Args:
+      sizes: int[C] or int[A, C], items per coarse cell (of each archetype).
+      path: the PNG.
+    """
+    flat = np.asarray(sizes).ravel()
+    mean, largest = float(flat.mean()), int(flat.max())
+    figure = _figure(6.0, 3.2)
+    axes = figure.add_subplot()
+    limit = 2 * mean
+    bins = np.linspace(0, max(limit, largest) * 1.02 + 1e-9, 36)
+    axes.hist(flat, bins=bins, color=SKY, edgecolor="white", linewidth=0.6)
+    top = axes.get_ylim()[1] * 1.12
+    axes.set_ylim(0, top)
+    # Near the right edge a label goes to the left of its line, between two lines it has no room.
+    for value, text, colour, side in (
+        (mean, f"mean {mean:.1f}", INK, "left"),
+        (limit, f"allowed {limit:.0f}", RED, "right"),
+    ):
+        axes.axvline(value, color=colour, linewidth=1.6, linestyle="--")
+        axes.annotate(text, (value, top), xytext=(4 if side == "left" else -4, -4), va="top",
+                      ha=side, textcoords="offset points", color=colour)  # fmt: skip
+    _finish(axes, f"items in a cell (largest {largest:,})", "cells")
+    axes.grid(False, axis="x")
+    return _save(figure, path)
+
+
+def draw_user(
+    short: np.ndarray,
+    long: np.ndarray | None,
+    drift: np.ndarray,
+    threshold: float,
+    updates: Sequence[int],
+    modalities: Sequence[str],
+    path: Path,
+    planted: int | None = None,
+) -> Path:
+    """One user's weights over time above the drift score with its threshold and the updates.
+
+    Args:
+      short: float[T, M], short-term weights after each interaction.
+      long: float[T, M], long-term weights, or None.
+      drift: float[T], the drift score.
+      threshold: above it the user's codes are updated.
+      updates: positions of the updates.
+      modalities: M names.
+      path: the PNG.
+      planted: position of the true drift, where it is known.
+    """
+    figure = _figure(7.4, 4.6)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    time = np.arange(1, len(drift) + 1)
+    for m, name in enumerate(modalities):
+        colour = COLOURS[m % len(COLOURS)]
+        if long is not None:
+            upper.plot(time, long[:, m], color=colour, linewidth=1.4, linestyle=":")
+        upper.plot(time, short[:, m], color=colour, linewidth=2, label=name)
+    upper.set_ylim(0, 1)
+    _finish(upper, "", "weight" + ("\n(dotted: long-term)" if long is not None else ""))
+    lower.plot(time, drift, color=INK, linewidth=1.8)
+    lower.axhline(threshold, color=RED, linewidth=1.4, linestyle="--", label="threshold")
+    lower.fill_between(time, threshold, drift, where=drift > threshold, color=RED, alpha=0.22,
+                       interpolate=True, linewidth=0)  # fmt: skip
+    low = min(float(np.min(drift)), 0.0)
+    high = max(float(np.max(drift)), threshold)
+    lower.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
+    for axes in (upper, lower):
+        for i, update in enumerate(updates):
+            axes.axvline(update + 1, color=GREEN, linewidth=1.6, alpha=0.8,
+                         label="codes updated" if i == 0 and axes is lower else None)  # fmt: skip
+        if planted is not None:
+            axes.axvline(planted + 1, color=PINK, linewidth=1.8, linestyle="-.",
+                         label="true drift" if axes is lower else None)  # fmt: skip
+    _finish(lower, "interactions", "drift score")
+    for axes in (upper, lower):
+        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+    axes.set_xlim(1, max(len(drift), 2))
+    return _save(figure, path)
+
+
+def _draw_simplex(
+    alpha: np.ndarray, archetypes: np.ndarray, assignment: np.ndarray, modalities: Sequence[str]
+) -> Figure:
+    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
+    figure = _figure(6.0, 5.2)
+    axes = figure.add_subplot()
+    for share in (0.25, 0.5, 0.75):
+        for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+            ends = np.zeros((2, 3))
+            ends[:, a] = share
+            ends[0, b] = ends[1, c] = 1 - share
+            axes.plot(*(ends @ corners).T, color="#E3E6EA", linewidth=0.8, zorder=1)
+    axes.plot(*corners[[0, 1, 2, 0]].T, color=INK, linewidth=1.2, zorder=2)
+    shown = _sample(len(alpha))
+    points = alpha[shown] @ corners
+    colours = [COLOURS[a % len(COLOURS)] for a in assignment[shown]]
+    axes.scatter(*points.T, s=9, c=colours, alpha=0.45, linewidths=0, zorder=3)
+    places = archetypes @ corners
+    for a, place in enumerate(places):
+        axes.scatter(*place, s=170, color=COLOURS[a % len(COLOURS)], edgecolors="white",
+                     linewidths=1.6, zorder=4)  # fmt: skip
+        axes.annotate(str(a), place, ha="center", va="center", color="white", fontsize=9,
+                      fontweight="bold", zorder=5)  # fmt: skip
+    for corner, name, side, offset in zip(
+        corners, modalities, ("left", "right", "center"), ((0, -8), (0, -8), (0, 8)), strict=True
+    ):
+        axes.annotate(f"all {name}", corner, xytext=offset, textcoords="offset points", ha=side,
+                      va="bottom" if offset[1] > 0 else "top", fontsize=11)  # fmt: skip
+    axes.set_aspect("equal")
+    axes.axis("off")
+    axes.set_xlim(-0.06, 1.06)
+    axes.set_ylim(-0.11, 0.96)
+    axes.set_title(f"Weights of {len(alpha):,} users; numbered discs: archetypes", fontsize=11)
+    return figure
+
+
+def _draw_histogram(
+    alpha: np.ndarray, archetypes: np.ndarray, assignment: np.ndarray, modalities: Sequence[str]
+) -> Figure:
+    figure = _figure(6.6, 3.6)
+    axes = figure.add_subplot()
+    groups = [alpha[assignment == a, 0] for a in range(len(archetypes))]
+    low, high = float(alpha[:, 0].min()), float(alpha[:, 0].max())
+    margin = max(0.05 * (high - low), 0.01)
+    bins = np.linspace(max(low - margin, 0), min(high + margin, 1), 45)
+    colours = [COLOURS[a % len(COLOURS)] for a in range(len(archetypes))]
+    axes.hist(groups, bins=bins, stacked=True, color=colours, linewidth=0)
+    top = axes.get_ylim()[1] * 1.2
+    axes.set_ylim(0, top)
+    order = np.argsort(archetypes[:, 0])
+    for place, a in enumerate(order):
+        weight = archetypes[a, 0]
+        height = top * (0.94 if place % 2 == 0 else 0.86)  # near neighbours do not cover each other
+        axes.plot([weight, weight], [0, height], color=colours[a], linewidth=1.2, linestyle="--")
+        axes.annotate(str(a), (weight, height), ha="center", va="center", color="white",
+                      fontsize=9, fontweight="bold",
+                      bbox={"boxstyle": "circle,pad=0.25", "fc": colours[a], "ec": "white"},
+                      )  # fmt: skip
+    first, second = modalities
+    _finish(axes, f"weight of {first} (the rest is {second}); numbered discs: archetypes", "users")
+    axes.grid(False, axis="x")
+    return figure
+
+
+def _draw_distributions(
+    alpha: np.ndarray, archetypes: np.ndarray, modalities: Sequence[str]
+) -> Figure:
+    figure = _figure(1.6 + 1.3 * len(modalities), 3.8)
+    axes = figure.add_subplot()
+    parts = axes.boxplot(alpha, widths=0.55, showfliers=False, patch_artist=True,
+                         medianprops={"color": INK, "linewidth": 1.6})  # fmt: skip
+    for patch in parts["boxes"]:
+        patch.set(facecolor=SKY, edgecolor=INK, alpha=0.6)
+    for a, weights in enumerate(archetypes):
+        shift = 0.36 * ((a + 0.5) / len(archetypes) - 0.5)
+        axes.scatter(np.arange(1, len(modalities) + 1) + shift, weights, s=34, zorder=4,
+                     color=COLOURS[a % len(COLOURS)], edgecolors="white")  # fmt: skip
+    axes.set_xticks(range(1, len(modalities) + 1), list(modalities))
+    axes.set_ylim(0, None)
+    _finish(axes, "", "weight (boxes: users, dots: archetypes)")
+    axes.grid(False, axis="x")
+    return figure
+
+
+def _sample(total: int) -> np.ndarray:
+    """A fixed choice of at most a few thousand of `total` points, so that a figure stays legible."""
+    if total <= _MAX_POINTS:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).choice(total, _MAX_POINTS, replace=False))
+
+
+def _figure(width: float, height: float) -> Figure:
+    # Not pyplot: it keeps figures alive and picks a window system.
+    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _finish(axes: Axes, xlabel: str, ylabel: str) -> None:
+    axes.set_xlabel(xlabel, color=INK)
+    axes.set_ylabel(ylabel, color=INK)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GREY)
+    axes.tick_params(color=GREY, labelcolor=INK)
+    axes.grid(True, color="#ECEEF1", linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _save(figure: Figure, path: Path) -> Path:
+    with whole_file(path) as temporary:
+        # Without the version, so that equal input gives equal bytes.
+        figure.savefig(temporary, metadata={"Software": None})
+    return Path(path)
+
+
+def _is_number(value: Any) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and bool(np.isfinite(value))
+    )
+
+
+def _step(line: Mapping[str, Any], default: int) -> float:
+    return float(line.get("step", line.get("epoch", default)))
+
+
+def _spoken(name: str) -> str:
+    """ "validation.ndcg@10" -> "validation NDCG@10"."""
+    return (
+        name.replace("ndcg", "NDCG").replace("recall", "Recall").replace(".", " ").replace("_", " ")
+    )
