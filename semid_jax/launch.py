@@ -53,6 +53,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _help(arguments)
     try:
         config, workdir = resolve(arguments)
+        # grain's worker processes ask whether absl's own flags were parsed.
+        flags.FLAGS.mark_as_parsed()
         # Late, so that a mistyped flag is met before jax is loaded.
         from semid_jax import stages
 
@@ -83,9 +85,7 @@ def resolve(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     """
     place, arguments = _take_config(arguments)
     file, preset = _split_place(place)
-    config = load_config(file, preset)
-    workdir = _apply_flags(config, arguments)
-    config.lock()
+    config, workdir = _apply_flags(load_config(file, preset), arguments)
     return config, Path(workdir or default_workdir(config, file, preset))
 
 
@@ -175,8 +175,8 @@ def _split_place(place: str) -> tuple[Path, str]:
     return (DEFAULT_CONFIG if DEFAULT_CONFIG.is_file() else beside), preset
 
 
-def _apply_flags(config: ConfigDict, arguments: list[str]) -> str:
-    """Sets the overrides in the configuration and returns the workdir, "" if not given."""
+def _apply_flags(config: ConfigDict, arguments: list[str]) -> tuple[ConfigDict, str]:
+    """Returns the configuration with its overrides, locked, and the workdir, "" if not given."""
     leaves = flatten(config)
     _check_keys(config, leaves, arguments)
     values = flags.FlagValues()
@@ -196,11 +196,9 @@ def _apply_flags(config: ConfigDict, arguments: list[str]) -> str:
         raise InputError(str(error)) from error
     if extra:
         raise InputError(f"{extra[0]}: unexpected; flags are written --name=value")
-    # The flag parses into a copy.
-    config.update(values.config)
-    for key, value in flatten(config).items():
+    for key, value in flatten(values.config).items():
         _check_elements(key, value, leaves[key])
-    return str(values.workdir)
+    return values.config, values.workdir
 
 
 def _check_keys(config: ConfigDict, leaves: dict[str, Any], arguments: list[str]) -> None:
