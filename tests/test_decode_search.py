@@ -80,6 +80,20 @@ def test_archetype_changes_the_list():
     assert (np.asarray(one.items) != np.asarray(two.items)).any()
 
 
+def test_a_batch_of_one_archetype_is_searched_among_its_own_entries():
+    world = World()
+    mixed = exact_rank(world.index, world.query, jnp.arange(1, B + 1))[0]
+    found = retrieve_exact(world.index, world.query, 10, 37)
+    for a in range(A):
+        query = world.query.replace(archetype=jnp.full(B, a, jnp.int32))
+        alone = retrieve_exact(world.index, query, 10, 37)
+        rank, _ = exact_rank(world.index, query, jnp.arange(1, B + 1))
+        users = world.archetype == a
+        np.testing.assert_array_equal(alone.items[users], found.items[users])
+        np.testing.assert_array_equal(alone.scores[users], found.scores[users])
+        np.testing.assert_array_equal(rank[users], mixed[users])
+
+
 @pytest.mark.parametrize("kind", ["random", "half in one cell"])
 def test_matrix_product_finds_what_look_ups_find(kind):
     world = World(kind)

@@ -8,23 +8,50 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
+from flax import struct
 
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query, score_entries, score_gathered
 from semid_jax.decode.topk import tie_hash, top_k_ties
 
-# scores of `size` entries from `start` on: float32[B, size]
-ScoreChunk = Callable[[jax.Array, int], jax.Array]
+Result = TypeVar("Result")
+
+
+@struct.dataclass
+class Entries:
+    """Entries of the index that are scored for every user of the batch.
+
+    Attributes:
+      item: int32[n].
+      coarse: int32[n].
+      fine: uint8[n, L].
+      bias: float32[n].
+      mask: uint32[n], bit a is set where archetype a has the entry.
+    """
+
+    item: jax.Array
+    coarse: jax.Array
+    fine: jax.Array
+    bias: jax.Array
+    mask: jax.Array
+
+
+# Some entries -> their scores float32[B, n], of whatever archetype.
+Score = Callable[[Entries], jax.Array]
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk"))
 def retrieve_exact(index: Index, query: Query, k: int, chunk: int = 8192) -> Retrieved:
     """The k best items under S1, by scoring all of them.
+
+    A batch whose users share one archetype reads only that archetype's N entries, so sort the
+    users by archetype where speed matters.
 
     Args:
       index: the catalogue.
@@ -36,7 +63,7 @@ def retrieve_exact(index: Index, query: Query, k: int, chunk: int = 8192) -> Ret
       items, scores and the number of entries scored.
     """
     check_query(index, query)
-    return scan_entries(index, query, k, chunk, chunk_scores(index, query))
+    return scan_catalogue(index, query, k, chunk, look_up(query))
 
 
 @functools.partial(jax.jit, static_argnames=("chunk",))
@@ -65,18 +92,15 @@ def exact_rank(
     chex.assert_shape(targets, (B,))
     score = score_items(index, query, targets[:, None])
     hashed = tie_hash(targets)[:, None]
-    score_chunk = chunk_scores(index, query)
 
-    def count(ahead: jax.Array, start: jax.Array) -> tuple[jax.Array, None]:
-        begin, fresh = _window(index, start, size)
-        items = jax.lax.dynamic_slice_in_dim(index.entry_item, begin, size)
-        scores = jnp.where(fresh, score_chunk(begin, size), -jnp.inf)
-        return ahead + _ahead(scores, tie_hash(items), score, hashed).sum(axis=1), None
+    def count(ahead: jax.Array, scores: jax.Array, part: Entries) -> jax.Array:
+        return ahead + _ahead(scores, tie_hash(part.item), score, hashed).sum(axis=1)
 
-    size = min(chunk, index.n_entries)
-    starts = jnp.arange(0, index.n_entries, size)
-    ahead, _ = jax.lax.scan(count, jnp.zeros(B, jnp.int32), starts)
-    rank = jnp.where(targets > 0, ahead + 1, 0)
+    def run(entries: Entries) -> jax.Array:
+        zero = jnp.zeros(B, jnp.int32)
+        return _scan(entries, query, chunk, look_up(query), zero, count)
+
+    rank = jnp.where(targets > 0, _over_entries(index, query, run) + 1, 0)
     if exclude is None:
         return rank, rank
     chex.assert_shape(exclude, (B, None))
@@ -107,56 +131,38 @@ def score_items(index: Index, query: Query, items: jax.Array) -> jax.Array:
     return jnp.where(entry >= 0, scores, -jnp.inf)
 
 
-def scan_entries(
-    index: Index, query: Query, k: int, chunk: int, score_chunk: ScoreChunk
-) -> Retrieved:
-    """Runs over all entries in chunks and keeps the k best.
+def look_up(query: Query) -> Score:
+    """Scores of entries as sums of look-ups in the query's tables."""
+    return lambda part: score_entries(query, part.coarse, part.fine, part.bias)
+
+
+def scan_catalogue(index: Index, query: Query, k: int, chunk: int, score: Score) -> Retrieved:
+    """Scores every entry in chunks and keeps the k best.
 
     Args:
       index: the catalogue.
       query: B users.
       k: items returned.
       chunk: entries at once.
-      score_chunk: masked scores of a run of entries.
+      score: how a chunk is scored.
 
     Returns:
       items, scores and the number of entries scored.
     """
     B = query.vector.shape[0]
-    size = min(chunk, index.n_entries)
-
-    def step(best: tuple[jax.Array, jax.Array], start: jax.Array) -> tuple[tuple, None]:
-        begin, fresh = _window(index, start, size)
-        scores = jnp.where(fresh, score_chunk(begin, size), -jnp.inf)
-        items = jax.lax.dynamic_slice_in_dim(index.entry_item, begin, size)
-        here = top_k_ties(scores, items, k)
-        both = [jnp.concatenate(pair, axis=1) for pair in zip(best, here, strict=True)]
-        return top_k_ties(both[1], both[0], k), None
-
     empty = (jnp.zeros((B, k), jnp.int32), jnp.full((B, k), -jnp.inf, jnp.float32))
-    starts = jnp.arange(0, index.n_entries, size)
-    (items, scores), _ = jax.lax.scan(step, empty, starts)
+
+    def keep(best: tuple, scores: jax.Array, part: Entries) -> tuple[jax.Array, jax.Array]:
+        here = top_k_ties(scores, part.item, k)
+        items, scores = (jnp.concatenate(pair, axis=1) for pair in zip(best, here, strict=True))
+        return top_k_ties(scores, items, k)
+
+    def run(entries: Entries) -> tuple[jax.Array, jax.Array]:
+        return _scan(entries, query, chunk, score, empty, keep)
+
+    items, scores = _over_entries(index, query, run)
     # An archetype has one entry per item, whatever the others have.
     return Retrieved(items, scores, jnp.full(B, index.n_items, jnp.int32))
-
-
-def chunk_scores(index: Index, query: Query) -> ScoreChunk:
-    """Scores of a run of entries by look-ups, -inf where the archetype lacks the entry."""
-
-    def score(start: jax.Array, size: int) -> jax.Array:
-        part = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
-        scores = score_entries(
-            query, part(index.entry_coarse), part(index.entry_fine), part(index.entry_bias)
-        )
-        return jnp.where(has_archetype(part(index.entry_mask), query), scores, -jnp.inf)
-
-    return score
-
-
-def has_archetype(mask: jax.Array, query: Query) -> jax.Array:
-    """bool[B, n], which of the entries uint32[n] belong to the user's archetype."""
-    bit = query.archetype.astype(jnp.uint32)[:, None]
-    return (jnp.right_shift(mask[None], bit) & 1) == 1
 
 
 def check_query(index: Index, query: Query) -> None:
@@ -168,10 +174,54 @@ def check_query(index: Index, query: Query) -> None:
     chex.assert_shape(query.archetype, (B,))
 
 
-def _window(index: Index, start: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Where a chunk begins, the last one moved back to be full, and which entries are new."""
-    begin = jnp.minimum(start, index.n_entries - size)
-    return begin, begin + jnp.arange(size) >= start
+def _over_entries(index: Index, query: Query, run: Callable[[Entries], Result]) -> Result:
+    """Runs over the entries that the batch needs: one archetype's, or all."""
+    every = Entries(
+        index.entry_item,
+        index.entry_coarse,
+        index.entry_fine,
+        index.entry_bias,
+        index.entry_mask,
+    )
+    if index.n_archetypes == 1:
+        return run(every)
+    first = query.archetype[0]
+
+    def one_archetype() -> Result:
+        own: Entries = jax.tree.map(lambda x: x[index.lists[first]], every)
+        return run(own)
+
+    result: Result = jax.lax.cond(
+        jnp.all(query.archetype == first), one_archetype, lambda: run(every)
+    )
+    return result
+
+
+def _scan(
+    entries: Entries,
+    query: Query,
+    chunk: int,
+    score: Score,
+    start: Result,
+    step: Callable[[Result, jax.Array, Entries], Result],
+) -> Result:
+    """Folds `step` over chunks of entries and their scores, -inf for other archetypes' entries."""
+    n = entries.item.shape[0]
+    size = min(chunk, n)
+    bit = query.archetype.astype(jnp.uint32)[:, None]
+
+    def fold(carry: Result, first: jax.Array) -> tuple[Result, None]:
+        # The last chunk is moved back to be full; what it repeats is masked.
+        begin = jnp.minimum(first, n - size)
+        part: Entries = jax.tree.map(
+            lambda x: jax.lax.dynamic_slice_in_dim(x, begin, size), entries
+        )
+        own = (jnp.right_shift(part.mask, bit) & 1) == 1
+        fresh = begin + jnp.arange(size) >= first
+        return step(carry, jnp.where(own & fresh, score(part), -jnp.inf), part), None
+
+    result, _ = jax.lax.scan(fold, start, jnp.arange(0, n, size))
+    return result
 
 
 def _ahead(scores: jax.Array, hashes: jax.Array, target: jax.Array, hashed: jax.Array) -> jax.Array:

@@ -11,7 +11,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from semid_jax.decode.exact import check_query, has_archetype, scan_entries
+from semid_jax.decode.exact import Entries, check_query, scan_catalogue
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query, item_vectors
@@ -33,12 +33,8 @@ def retrieve_exact_matmul(index: Index, query: Query, k: int, chunk: int = 8192)
     """
     check_query(index, query)
 
-    def score(start: jax.Array, size: int) -> jax.Array:
-        part = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=size)
-        vectors = item_vectors(
-            index.tables, part(index.entry_coarse), part(index.entry_fine), part(index.entry_bias)
-        )
-        scores = jnp.dot(query.vector, vectors.T, precision=PRECISION)
-        return jnp.where(has_archetype(part(index.entry_mask), query), scores, -jnp.inf)
+    def score(part: Entries) -> jax.Array:
+        vectors = item_vectors(index.tables, part.coarse, part.fine, part.bias)
+        return jnp.dot(query.vector, vectors.T, precision=PRECISION)
 
-    return scan_entries(index, query, k, chunk, score)
+    return scan_catalogue(index, query, k, chunk, score)
