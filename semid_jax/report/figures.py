@@ -254,12 +254,11 @@ def _draw_histogram(
     bins = np.linspace(max(low - margin, 0), min(high + margin, 1), 45)
     colours = [COLOURS[a % len(COLOURS)] for a in range(len(archetypes))]
     axes.hist(groups, bins=bins, stacked=True, color=colours, linewidth=0)
-    top = axes.get_ylim()[1] * 1.2
+    levels = _levels(archetypes[:, 0], gap=0.035 * (bins[-1] - bins[0]))
+    top = axes.get_ylim()[1] * (1.15 + 0.09 * max(levels))
     axes.set_ylim(0, top)
-    order = np.argsort(archetypes[:, 0])
-    for place, a in enumerate(order):
-        weight = archetypes[a, 0]
-        height = top * (0.94 if place % 2 == 0 else 0.86)  # near neighbours do not cover each other
+    for a, weight in enumerate(archetypes[:, 0]):
+        height = top * (0.95 - 0.075 * levels[a])
         axes.plot([weight, weight], [0, height], color=colours[a], linewidth=1.2, linestyle="--")
         axes.annotate(str(a), (weight, height), ha="center", va="center", color="white",
                       fontsize=9, fontweight="bold",
@@ -277,7 +276,8 @@ def _draw_distributions(
     figure = _figure(1.6 + 1.3 * len(modalities), 3.8)
     axes = figure.add_subplot()
     parts = axes.boxplot(alpha, widths=0.55, showfliers=False, patch_artist=True,
-                         medianprops={"color": INK, "linewidth": 1.6})  # fmt: skip
+                         medianprops={"color": INK, "linewidth": 1.6},
+                         whiskerprops={"color": GREY}, capprops={"color": GREY})  # fmt: skip
     for patch in parts["boxes"]:
         patch.set(facecolor=SKY, edgecolor=INK, alpha=0.6)
     for a, weights in enumerate(archetypes):
@@ -291,8 +291,19 @@ def _draw_distributions(
     return figure
 
 
+def _levels(places: np.ndarray, gap: float) -> list[int]:
+    """A row for each label, so that labels closer than `gap` do not cover each other."""
+    levels = [0] * len(places)
+    ends: list[float] = []
+    for number in np.argsort(places, kind="stable"):
+        free = [row for row, end in enumerate(ends) if places[number] - end >= gap]
+        levels[number] = free[0] if free else len(ends)
+        ends[levels[number] : levels[number] + 1] = [float(places[number])]
+    return levels
+
+
 def _sample(total: int) -> np.ndarray:
-    """A fixed choice of at most a few thousand of `total` points, so that a figure stays legible."""
+    """A fixed choice of a few thousand of `total` points: a figure must stay legible."""
     if total <= _MAX_POINTS:
         return np.arange(total)
     return np.sort(np.random.default_rng(0).choice(total, _MAX_POINTS, replace=False))

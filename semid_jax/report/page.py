@@ -11,7 +11,7 @@ from typing import Any
 
 from semid_jax.report.metrics import flatten, read_metrics
 from semid_jax.report.page_style import STYLE
-from semid_jax.report.tables import Column, format_value, html_table, metric_columns
+from semid_jax.report.tables import Column, format_value, html_table, metric_columns, shown_columns
 from semid_jax.report.users import UserStory, read_users
 from semid_jax.report.whole_file import whole_file
 
@@ -119,18 +119,13 @@ RETRIEVAL_COLUMNS = (
 )
 
 
-def shown_columns(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
-    """The columns that some row has a value for."""
-    return [column for column in columns if any(row.get(column.key) is not None for row in rows)]
-
-
 def _header(metrics: Mapping[str, Any], config: Mapping[str, Any]) -> str:
     test = metrics.get("test", {})
     tiles = []
     for key, name in (("ndcg@10", "NDCG@10, test"), ("recall@10", "Recall@10, test")):
         if test.get(key) is not None:
             low, high = test.get(f"{key}_low"), test.get(f"{key}_high")
-            interval = f"{low:.4f} – {high:.4f}" if low is not None and high is not None else ""
+            interval = f"{low:.4f} to {high:.4f}" if low is not None and high is not None else ""
             tiles.append((format_value(test[key]), name, interval))
     best = max(
         (row.get("ndcg@10") or 0.0 for row in metrics.get("baselines", {}).values()), default=0.0
@@ -228,10 +223,11 @@ def _groups(metrics: Mapping[str, Any]) -> str:
 
 
 def _fact(value: Any, flat: Mapping[str, Any], key: str) -> str:
-    text = format_value(value)
+    digits = 4 if not isinstance(value, float) or abs(value) < 10 else 1
+    text = format_value(value, digits)
     low, high = flat.get(f"{key}_low"), flat.get(f"{key}_high")
     if low is not None and high is not None:
-        text += f" [{format_value(low)}, {format_value(high)}]"
+        text += f" [{format_value(low, digits)}, {format_value(high, digits)}]"
     return text
 
 
@@ -261,13 +257,7 @@ def _user(story: UserStory, figures: Mapping[str, Path]) -> str:
         for r in story.recommendations
     )
     figure = figures.get(Path(story.figure).stem) if story.figure else None
-    timeline = (
-        f'<div class="full">{_image(figure, "weights over time")}</div>'.replace(
-            "<img ", '<img style="max-width:100%" '
-        )
-        if figure
-        else ""
-    )
+    timeline = f'<div class="full">{_image(figure, "weights over time")}</div>' if figure else ""
     more = f' <span class="soft">(the last {len(recent)} of {len(story.history)})</span>'
     note = f'<p class="soft">{escape(story.note)}</p>' if story.note else ""
     return (

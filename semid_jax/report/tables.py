@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-MISSING = "–"
+MISSING = "-"
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 
 
@@ -36,6 +36,11 @@ class Column:
     def head(self) -> str:
         """The title, or the key where there is none."""
         return self.title or self.key
+
+
+def shown_columns(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> list[Column]:
+    """The columns that some row has a value for."""
+    return [column for column in columns if any(row.get(column.key) is not None for row in rows)]
 
 
 def metric_columns(names: Sequence[str], interval: bool = False) -> list[Column]:
@@ -122,7 +127,7 @@ def format_value(value: Any, digits: int = 4, percent: bool = False) -> str:
     """One value for people: floats with fixed decimals, whole numbers with thousands apart."""
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return MISSING
-    if isinstance(value, bool) or isinstance(value, str):
+    if isinstance(value, bool | str):
         return str(value)
     if percent:
         return f"{100 * value:.{max(digits - 2, 0)}f} %"

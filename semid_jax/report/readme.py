@@ -1,0 +1,151 @@
+"""The results tables of README.md, made from results/.
+
+python -m semid_jax.report.readme            rewrites what stands between the markers
+python -m semid_jax.report.readme --check    exit code 1 if README.md is not up to date
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from semid_jax.report.records import Record, load_records, load_speed
+from semid_jax.report.tables import Column, markdown_table, metric_columns, shown_columns
+from semid_jax.report.whole_file import whole_file
+from semid_jax.types import InputError
+
+BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+METRICS = ("ndcg@10", "recall@10", "ndcg@5", "recall@5")
+_SPEED_COLUMNS = (
+    Column("decoder"),
+    Column("n_items", "items"),
+    Column("batch"),
+    Column("p50_ms", "p50 ms", digits=2),
+    Column("p95_ms", "p95 ms", digits=2),
+    Column("recall@10", "Recall@10 of exact", digits=3),
+    Column("items_scored", "items scored", digits=0),
+    Column("bytes_touched", "bytes touched", digits=0),
+    Column("peak_mib", "peak MiB", digits=0),
+    Column("build_s", "build s", digits=1),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Rewrites or checks README.md.
+
+    Args:
+      argv: arguments after the program's name; sys.argv's if not given.
+
+    Returns:
+      The exit code: 0, 1 if stale under --check, 2 after one line about a wrong input.
+    """
+    parser = argparse.ArgumentParser(description="Results tables of README.md from results/.")
+    parser.add_argument("--readme", type=Path, default=Path("README.md"))
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--check", action="store_true", help="exit 1 if stale, write nothing")
+    options = parser.parse_args(argv)
+    try:
+        old = _read(options.readme)
+        new = replace_tables(old, results_markdown(options.results), options.readme)
+        if new == old:
+            return 0
+        if options.check:
+            print(
+                f"{options.readme} is not what {options.results} says; "
+                "run python -m semid_jax.report.readme",
+                file=sys.stderr,
+            )
+            return 1
+        with whole_file(options.readme) as temporary:
+            temporary.write_text(new, encoding="utf-8")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def results_markdown(results: Path) -> str:
+    """All tables of record in Markdown, one section per experiment.
+
+    Args:
+      results: the repository's results folder.
+    """
+    records = load_records(results)
+    parts = []
+    for experiment in sorted({record.experiment for record in records}):
+        parts.append(f"### {experiment.replace('_', ' ')}")
+        of_experiment = [record for record in records if record.experiment == experiment]
+        for dataset in sorted({record.dataset for record in of_experiment}):
+            chosen = [record for record in of_experiment if record.dataset == dataset]
+            parts.append(f"**{dataset}**, test items, full catalogue, history not excluded:")
+            parts.append(markdown_table(*_experiment_table(chosen)))
+            machines = sorted({record.machine for record in chosen})
+            parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
+    for speed in load_speed(results):
+        parts.append(f"### decoding speed: {speed['machine']}")
+        columns = shown_columns(_SPEED_COLUMNS, speed["rows"])
+        parts.append(markdown_table(speed["rows"], columns))
+    return "\n\n".join(parts) if parts else "No runs of record yet."
+
+
+def replace_tables(readme: str, tables: str, path: Path = Path("README.md")) -> str:
+    """Puts the tables between the markers.
+
+    Raises:
+      InputError: a marker is missing, repeated or out of order.
+    """
+    if readme.count(BEGIN) != 1 or readme.count(END) != 1:
+        raise InputError(f"{path}: needs the lines {BEGIN} and {END} once each")
+    head, rest = readme.split(BEGIN)
+    if END not in rest:
+        raise InputError(f"{path}: {END} stands before {BEGIN}; swap them")
+    return f"{head}{BEGIN}\n\n{tables}\n\n{END}{rest.split(END)[1]}"
+
+
+def _experiment_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], list[Column]]:
+    """Rows, one per model with its seeds averaged, best NDCG@10 first; and their columns."""
+    rows = [
+        _model_row(model, [record for record in records if record.model == model])
+        for model in sorted({record.model for record in records})
+    ]
+    rows.sort(key=lambda row: -(row.get("ndcg@10") or 0.0))
+    columns = [
+        Column("model"),
+        *metric_columns(METRICS),
+        Column("spread", "± NDCG@10 over seeds"),
+        Column("seeds"),
+        Column("parameters"),
+        Column("minutes", digits=1),
+    ]
+    return rows, shown_columns(columns, rows)
+
+
+def _model_row(model: str, records: Sequence[Record]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "model": model,
+        "seeds": len(records),
+        "minutes": mean(record.seconds for record in records) / 60,
+        "parameters": records[0].parameters if isinstance(records[0].parameters, int) else None,
+    }
+    tests = [record.metrics.get("test", {}) for record in records]
+    for name in METRICS:
+        values = [test[name] for test in tests if test.get(name) is not None]
+        row[name] = mean(values) if values else None
+        if name == "ndcg@10" and len(values) > 1:
+            row["spread"] = stdev(values)
+    return row
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{path}: no such file; run this in the repository's folder") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Runs of record: one JSON file per run under results/, kept in the repository."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from semid_jax import artifacts
+from semid_jax.report.metrics import nest
+from semid_jax.types import InputError
+
+MODELS = (
+    "hdnag",
+    "sasrec",
+    "sasrec_features",
+    "gru4rec",
+    "bert4rec",
+    "rpg",
+    "tiger",
+    "gpt2",
+    "popularity",
+    "item_knn",
+)
+SPEED = "decode_speed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One run of record.
+
+    Attributes:
+      experiment: the folder under results/.
+      model: one of MODELS, or one of them with "/variant".
+      dataset: a builder's name, with "/Category" for Amazon.
+      seed: of the run.
+      command: that repeats it.
+      revision: of the repository.
+      versions: package -> version.
+      machine: in words.
+      seconds: wall clock of the whole run.
+      parameters: trained numbers of the model, or a nested count.
+      metrics: nested, as metrics.json.
+    """
+
+    experiment: str
+    model: str
+    dataset: str
+    seed: int
+    command: str
+    revision: str
+    versions: Mapping[str, str]
+    machine: str
+    seconds: float
+    parameters: Any
+    metrics: Mapping[str, Any]
+
+    @property
+    def file_name(self) -> str:
+        """<dataset>-<model>-<seed>.json, a slash in a name written as "_"."""
+        names = (self.dataset.replace("/", "_"), self.model.replace("/", "_"), str(self.seed))
+        return "-".join(names) + ".json"
+
+
+def write_record(
+    results: Path,
+    experiment: str,
+    model: str,
+    dataset: str,
+    seed: int,
+    command: str,
+    seconds: float,
+    parameters: Any,
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Writes results/<experiment>/<dataset>-<model>-<seed>.json of a run on this machine, now.
+
+    Args:
+      results: the repository's results folder.
+      experiment: the name of the table that the run belongs to.
+      model: one of MODELS, or one of them with "/variant".
+      dataset: a builder's name, with "/Category" for Amazon.
+      seed: of the run.
+      command: that repeats it.
+      seconds: wall clock of the whole run.
+      parameters: trained numbers of the model.
+      metrics: nested as metrics.json, or flat names with dots.
+
+    Returns:
+      The path of the file.
+
+    Raises:
+      InputError: the model has no such name, or the disk is full.
+    """
+    if model.split("/")[0] not in MODELS:
+        raise InputError(f"model {model!r}: a record's model is one of {', '.join(MODELS)}")
+    nested = nest(metrics) if any("." in name for name in metrics) else metrics
+    record = Record(
+        experiment=experiment,
+        model=model,
+        dataset=dataset,
+        seed=seed,
+        command=command,
+        revision=artifacts.revision(),
+        versions=artifacts.versions(),
+        machine=machine(),
+        seconds=seconds,
+        parameters=parameters,
+        metrics=nested,
+    )
+    path = Path(results) / experiment / record.file_name
+    artifacts.write_json(path, record)
+    return path
+
+
+def load_records(results: Path) -> list[Record]:
+    """Reads every run of record below a folder, in order of their paths.
+
+    Files of the decoding benchmark (results/decode_speed) are left to `load_speed`.
+
+    Raises:
+      InputError: a file is torn, lacks a field, or has one too many.
+    """
+    records = []
+    for path in sorted(Path(results).glob("**/*.json")):
+        if path.parent.name == SPEED:
+            continue
+        found = _read(path)
+        names = {field.name for field in dataclasses.fields(Record)}
+        wrong = sorted(names - found.keys()) or sorted(found.keys() - names)
+        if wrong:
+            word = "lacks" if names - found.keys() else "has unknown"
+            raise InputError(f"{path}: the record {word} {', '.join(wrong)}; run it again")
+        records.append(Record(**found))
+    return records
+
+
+def load_speed(results: Path) -> list[dict[str, Any]]:
+    """Reads results/decode_speed/*.json: {"machine", …, "rows": […]} each.
+
+    Raises:
+      InputError: a file is torn or has no rows.
+    """
+    files = []
+    for path in sorted((Path(results) / SPEED).glob("*.json")):
+        found = _read(path)
+        if not isinstance(found.get("rows"), list):
+            raise InputError(f"{path}: the benchmark has no rows; run it again")
+        files.append({"machine": path.stem, **found})
+    return files
+
+
+def machine() -> str:
+    """This machine in words: cores, processor, memory, and jax's devices if any is no CPU."""
+    processor = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        processor = models[0] if models else processor
+    except OSError:
+        pass
+    words = [f"{len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity")
+             else f"{os.cpu_count()} cores", processor]  # fmt: skip
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+        words.append(f"{memory:.0f} GiB")
+    import jax  # late: reading records needs no device
+
+    devices = jax.devices()
+    if devices[0].platform != "cpu":
+        words.append(f"{len(devices)} x {devices[0].device_kind}")
+    return ", ".join(words)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: not readable as JSON; delete it or run it again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected one JSON object; delete it or run it again")
+    return found
