@@ -265,15 +265,13 @@ def disk_errors(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if not _is_about(error, place):
-            raise
+        where = error.filename or place
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise InputError(
-                f"{place}: the disk is full; nothing half-written was left: free space there, "
+                f"{where}: the disk is full; nothing half-written was left: free space there, "
                 "or choose another place with --workdir, and run the same command again"
             ) from error
-        if error.errno in _UNWRITABLE:
-            where = error.filename or place
+        if error.errno in _UNWRITABLE and _is_about(error, place):
             raise InputError(
                 f"{place}: cannot be written ({where}: {error.strerror}); choose another place "
                 "with --workdir or change the permissions"
@@ -495,12 +493,14 @@ def _sync_one(path: Path) -> None:
 
 
 def _is_about(error: OSError, place: Path) -> bool:
-    """Whether an error speaks of the place, its parents or its siblings, or of no file at all."""
+    """Whether an error names the place, what is in it or above it, or its temporary folder."""
     if not isinstance(error.filename, str | os.PathLike):
-        return True
-    named = Path(os.path.abspath(error.filename))
-    near = Path(os.path.abspath(place)).parent
-    return near in (named, *named.parents) or named in near.parents
+        return False
+    named, place = Path(os.path.abspath(error.filename)), Path(os.path.abspath(place))
+    temporary = named.is_relative_to(place.parent) and any(
+        part.startswith(f".{place.name}.tmp-") for part in named.parts
+    )
+    return named.is_relative_to(place) or place.is_relative_to(named) or temporary
 
 
 def _umask() -> int:

@@ -246,10 +246,20 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
 
 
 def test_other_errors_are_not_blamed_on_the_disk(tmp_path: Path) -> None:
-    elsewhere = PermissionError(errno.EACCES, "Permission denied", "/elsewhere/data.csv")
-    with pytest.raises(PermissionError), artifacts.atomic_folder(tmp_path / "data"):
-        raise elsewhere
-    assert list(tmp_path.iterdir()) == []
+    for named in ("/elsewhere/data.csv", str(tmp_path / "neighbour")):
+        other = PermissionError(errno.EACCES, "Permission denied", named)
+        with pytest.raises(PermissionError), artifacts.atomic_folder(tmp_path / "data"):
+            raise other
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_full_disk_elsewhere_is_named() -> None:
+    full = OSError(errno.ENOSPC, "No space left on device", "/tmp/elsewhere")
+    with (
+        pytest.raises(InputError, match="/tmp/elsewhere: the disk is full"),
+        artifacts.disk_errors(Path("w")),
+    ):
+        raise full
 
 
 def test_folder_appears_only_when_complete(tmp_path: Path) -> None:
