@@ -50,7 +50,7 @@ def read_folder(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> R
     )
     times = None
     if "timestamp" in inter:
-        times = _whole_seconds(inter_path, inter["timestamp"])
+        times = _seconds(inter_path, inter["timestamp"])
     user_ids, first, users = np.unique(inter["user_id"], return_index=True, return_inverse=True)
     order = np.argsort(first)  # users keep the order of their first row
     rank = np.argsort(order)
@@ -111,7 +111,7 @@ def _first_of(
     return np.full(len(table["item_id"]), "") if default is None else default
 
 
-def _whole_seconds(path: Path, cells: np.ndarray) -> np.ndarray:
+def _seconds(path: Path, cells: np.ndarray) -> np.ndarray:
     try:
         times = cells.astype(np.float64)
     except ValueError as error:
@@ -119,7 +119,7 @@ def _whole_seconds(path: Path, cells: np.ndarray) -> np.ndarray:
     if not np.isfinite(times).all():
         line = int(np.flatnonzero(~np.isfinite(times))[0]) + 2
         raise InputError(f"{path}, line {line}: timestamp is {cells[line - 2]}; give seconds")
-    return np.floor(times).astype(np.int64)
+    return times
 
 
 def read_feature_tables(
@@ -141,7 +141,8 @@ def read_feature_tables(
     tables = {}
     for path in paths:
         try:
-            values = np.load(path, allow_pickle=False)
+            with path.open("rb") as file:
+                values = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{path}: is not a readable .npy array ({error})") from error
         if values.ndim != 2 or values.dtype.kind not in "fiu" or not values.shape[-1]:

@@ -47,7 +47,7 @@ def clean(
       user_ids: str[U0], original ids.
       users: int[nnz0], row of each interaction in user_ids.
       items: int[nnz0], row of each interaction in the catalogue, 1..N0.
-      times: int64[nnz0] in seconds, or None where the order of the rows is all that is known.
+      times: int64 or float64[nnz0] in seconds, or None where the order of the rows is all that is known.
       catalogue: all items of the source.
       min_interactions: users with fewer are dropped, at least 3.
       source: the file to name in errors.
@@ -71,7 +71,7 @@ def clean(
     reordered = 0
     duplicates = 0
     if times is not None:
-        times = np.asarray(times, np.int64)
+        times = np.asarray(times)
         same_user = users[order][1:] == users[order][:-1]
         falls = same_user & (np.diff(times[order]) < 0)
         reordered = len(np.unique(users[order][1:][falls]))
@@ -89,7 +89,7 @@ def clean(
     too_short = int(np.sum(~long_enough & (counts > 0)))
     keep = long_enough[users]
     users, items = users[keep], items[keep]
-    times = None if times is None else times[keep]
+    times = None if times is None else np.floor(times[keep]).astype(np.int64)
     if not len(users):
         raise InputError(
             f"{source}: no user has {min_interactions} or more interactions, "

@@ -137,7 +137,8 @@ def _load_npz(path: Path, fields: Sequence[str]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; point config.data.source_dir at the data set")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here, since np.load leaves a torn file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             lacking = [name for name in fields if name not in archive.files]
             if lacking:
                 raise InputError(f"{path}: array {lacking[0]!r} is missing; build the file again")
