@@ -84,7 +84,13 @@ def draw_bars(
     for r, row in enumerate(shown):
         low, high = row.get(f"{metric}_low"), row.get(f"{metric}_high")
         if _is_number(low) and _is_number(high):
-            axes.plot([low, high], [r, r], color=INK, linewidth=1.4, solid_capstyle="butt")
+            axes.plot(
+                np.array([low, high], float),
+                [r, r],
+                color=INK,
+                linewidth=1.4,
+                solid_capstyle="butt",
+            )
             right[r] = max(right[r], high)
         axes.annotate(f"{values[r]:.4f}", (right[r], r), xytext=(5, 0), va="center",
                       textcoords="offset points")  # fmt: skip
@@ -138,7 +144,7 @@ def draw_list_sizes(sizes: np.ndarray, path: Path) -> Path:
     axes = figure.add_subplot()
     limit = 2 * mean
     bins = np.linspace(0, max(limit, largest) * 1.02 + 1e-9, 36)
-    axes.hist(flat, bins=bins, color=SKY, edgecolor="white", linewidth=0.6)
+    axes.hist(flat, bins=list(bins), color=SKY, edgecolor="white", linewidth=0.6)
     top = axes.get_ylim()[1] * 1.12
     axes.set_ylim(0, top)
     # Near the right edge a label goes to the left of its line, between two lines it has no room.
@@ -223,10 +229,10 @@ def _draw_simplex(
     shown = _sample(len(alpha))
     points = alpha[shown] @ corners
     colours = [COLOURS[a % len(COLOURS)] for a in assignment[shown]]
-    axes.scatter(*points.T, s=9, c=colours, alpha=0.45, linewidths=0, zorder=3)
+    axes.scatter(points[:, 0], points[:, 1], s=9, c=colours, alpha=0.45, linewidths=0, zorder=3)
     places = archetypes @ corners
     for a, place in enumerate(places):
-        axes.scatter(*place, s=170, color=COLOURS[a % len(COLOURS)], edgecolors="white",
+        axes.scatter(place[0], place[1], s=170, color=COLOURS[a % len(COLOURS)], edgecolors="white",
                      linewidths=1.6, zorder=4)  # fmt: skip
         axes.annotate(str(a), place, ha="center", va="center", color="white", fontsize=9,
                       fontweight="bold", zorder=5)  # fmt: skip
@@ -253,7 +259,7 @@ def _draw_histogram(
     margin = max(0.05 * (high - low), 0.01)
     bins = np.linspace(max(low - margin, 0), min(high + margin, 1), 45)
     colours = [COLOURS[a % len(COLOURS)] for a in range(len(archetypes))]
-    axes.hist(groups, bins=bins, stacked=True, color=colours, linewidth=0)
+    axes.hist(groups, bins=list(bins), stacked=True, color=colours, linewidth=0)
     levels = _levels(archetypes[:, 0], gap=0.035 * (bins[-1] - bins[0]))
     top = axes.get_ylim()[1] * (1.15 + 0.09 * max(levels))
     axes.set_ylim(0, top)

@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+import numpy as np
+
 MISSING = "-"
 _BOLD, _PLAIN = "\033[1m", "\033[0m"
 
@@ -125,13 +127,13 @@ def html_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]) -> 
 
 def format_value(value: Any, digits: int = 4, percent: bool = False) -> str:
     """One value for people: floats with fixed decimals, whole numbers with thousands apart."""
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if value is None or (isinstance(value, float | np.floating) and not math.isfinite(value)):
         return MISSING
     if isinstance(value, bool | str):
         return str(value)
     if percent:
         return f"{100 * value:.{max(digits - 2, 0)}f} %"
-    if isinstance(value, float):
+    if isinstance(value, float | np.floating):
         return f"{value:,.{digits}f}"
     return f"{value:,}"
 
