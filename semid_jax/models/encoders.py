@@ -1,4 +1,4 @@
-"""One small encoder per modality: features to unit vectors, and back for the reconstruction loss."""
+"""One small encoder per modality: features to unit vectors, and back for reconstruction."""
 
 from __future__ import annotations
 

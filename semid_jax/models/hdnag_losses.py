@@ -154,7 +154,7 @@ def fake_codes(
     Returns:
       (int32[G, fakes], uint8[G, fakes, L]).
     """
-    G, S, L = fine.shape
+    _, S, L = fine.shape
     base_key, other_key, swap_key = jax.random.split(key, 3)
     base = jax.random.randint(base_key, (fakes,), 0, S)
     other = jax.random.randint(other_key, (fakes, L), 0, S)

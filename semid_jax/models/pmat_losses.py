@@ -49,7 +49,7 @@ def contrast(left: jax.Array, right: jax.Array, temperature: float = 0.1) -> jax
 def reconstruction_loss(
     x: dict[str, jax.Array], rebuilt: dict[str, jax.Array], present: dict[str, jax.Array]
 ) -> jax.Array:
-    """Squared error per item, averaged over the items that have the modality, then over modalities."""
+    """Squared error, averaged over the items that have the modality, then over modalities."""
     losses = []
     for name in sorted(x):
         m = present[name].astype(jnp.float32)
