@@ -152,7 +152,11 @@ def recommend(
       int32[U, k], best first; 0 where a user has no further item.
     """
     lists = np.zeros((histories.n_users, k), np.int32)
-    for start, scores in _score_blocks(table, histories, popularity, last, exclude_history):
+    ties = _tie_scores(popularity)
+    for start, reached, row, items in _blocks(table, histories, last):
+        scores = reached.toarray() + ties
+        if exclude_history:
+            scores[row, items] = -np.inf
         width = min(k, scores.shape[1])
         best = np.argpartition(scores, -width, axis=1)[:, -width:]
         values = np.take_along_axis(scores, best, axis=1)
@@ -185,27 +189,40 @@ def rank_targets(
       int32[U], from 1; 0 where the target is excluded.
     """
     ranks = np.zeros(histories.n_users, np.int32)
-    for start, scores in _score_blocks(table, histories, popularity, last, exclude_history):
-        part = targets[start : start + len(scores)]
-        own = scores[np.arange(len(scores)), part][:, None]
-        ahead = np.count_nonzero(scores > own, axis=1)
-        smaller = np.arange(scores.shape[1]) < part[:, None]
-        ahead += np.count_nonzero((scores == own) & smaller, axis=1)
-        ranks[start : start + len(scores)] = np.where(own[:, 0] > -np.inf, ahead + 1, 0)
+    ties = _tie_scores(popularity)
+    ascending = np.sort(ties)
+    for start, reached, row, items in _blocks(table, histories, last):
+        users = reached.shape[0]
+        target = targets[start : start + users]
+        own = _at(reached, np.arange(users), target) + ties[target]
+
+        # Only reached items are looked at: the others are in the order of popularity, so that
+        # those ahead are counted in it, less the reached ones among them.
+        user = np.repeat(np.arange(users), np.diff(reached.indptr))
+        item = reached.indices
+        count = len(ascending) - np.searchsorted(ascending, own, side="right")
+        count -= _ahead(user, item, ties[item], target, own)
+        count += _ahead(user, item, reached.data + ties[item], target, own)
+        if exclude_history:
+            row, items = np.divmod(np.unique(row * len(ties) + items), len(ties))
+            # Many look-ups: sparse rows are searched one by one, a dense block is not.
+            scores = reached.toarray()[row, items] + ties[items]
+            count -= _ahead(row, items, scores, target, own)
+            count[row[items == target[row]]] = -1
+        ranks[start : start + users] = count + 1
     return ranks
 
 
-def _score_blocks(
-    table: NeighbourTable,
-    histories: Histories,
-    popularity: np.ndarray,
-    last: int,
-    exclude_history: bool,
-) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields (first user, float64[users, N + 1] scores), -inf for what must not be shown."""
+def _blocks(
+    table: NeighbourTable, histories: Histories, last: int
+) -> Iterator[tuple[int, scipy.sparse.csr_array, np.ndarray, np.ndarray]]:
+    """Yields, for blocks of users, the first user, what their history reaches, and that history.
+
+    What is reached is sparse float64[users, N + 1], the mean similarities without ties; the
+    history is the row and the item of each entry.
+    """
     similarity = table.matrix()
-    ties = _tie_scores(popularity)
-    columns = len(popularity)
+    columns = similarity.shape[0]
     lengths = np.diff(histories.offsets)
     counted = np.minimum(lengths, last) if last else lengths
     weight = 1.0 / np.maximum(counted, 1)
@@ -222,11 +239,21 @@ def _score_blocks(
             (weight[start:stop][row[recent]], (row[recent], items[recent])),
             shape=(stop - start, columns),
         )
-        scores = (profile @ similarity).toarray()
-        scores += ties
-        if exclude_history:
-            scores[row, items] = -np.inf
-        yield start, scores
+        yield start, profile @ similarity, row, items
+
+
+def _ahead(
+    users: np.ndarray, items: np.ndarray, scores: np.ndarray, targets: np.ndarray, own: np.ndarray
+) -> np.ndarray:
+    """int64[U], how many of the scored (user, item) pairs int[n] stand before the user's target."""
+    tied_before = (scores == own[users]) & (items < targets[users])
+    return np.bincount(users[(scores > own[users]) | tied_before], minlength=len(own))
+
+
+def _at(matrix: scipy.sparse.csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """float64[n], the entries at (rows, columns), int[n] each."""
+    # scipy answers an empty question with another type.
+    return matrix[rows, columns] if len(rows) else np.zeros(0)
 
 
 def _tie_scores(popularity: np.ndarray) -> np.ndarray:

@@ -1,0 +1,192 @@
+"""One training step of the generator, written for one device of many."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from semid_jax.models.dropout import example_seeds
+from semid_jax.models.hdnag import Generator, item_vector, query_vector
+from semid_jax.models.hdnag_losses import (
+    LossConfig,
+    alignment_loss,
+    coarse_loss,
+    fake_codes,
+    fine_loss,
+    item_loss,
+    item_scores,
+    validity_loss,
+)
+from semid_jax.parallel import AXIS
+
+Batch = dict[str, jax.Array]
+
+
+@struct.dataclass
+class TrainState:
+    """What a step changes.
+
+    Attributes:
+      step: int32[].
+      params: of the generator.
+      optimiser: of optax.
+    """
+
+    step: jax.Array
+    params: Any
+    optimiser: Any
+
+
+@struct.dataclass
+class Codes:
+    """What a step reads: the catalogue's IDs and how to sample from it.
+
+    Attributes:
+      coarse: int32[A, N + 1].
+      fine: uint8[A, N + 1, L].
+      log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
+    """
+
+    coarse: jax.Array
+    fine: jax.Array
+    log_proposal: jax.Array
+
+
+def sample_candidates(codes: Codes, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
+    """Items for the item-level loss: all of them if there are no more than `count`.
+
+    Args:
+      codes: the catalogue.
+      key: the same on all devices.
+      count: S.
+
+    Returns:
+      int32[S] item numbers, with repeats; float32[S] log of their expected number in the sample.
+    """
+    n_items = codes.log_proposal.shape[0] - 1
+    if n_items <= count:
+        return jnp.arange(1, n_items + 1), jnp.zeros(n_items)
+    cdf = jnp.cumsum(jnp.exp(codes.log_proposal))
+    drawn = jnp.searchsorted(cdf, jax.random.uniform(key, (count,)) * cdf[-1], side="right")
+    drawn = jnp.clip(drawn, 1, n_items)
+    return drawn, codes.log_proposal[drawn] + jnp.log(float(count))
+
+
+def group_losses(
+    generator: Generator,
+    config: LossConfig,
+    group: int,
+    params: Any,
+    codes: Codes,
+    batch: Batch,
+    step: jax.Array,
+    seed: int,
+) -> dict[str, jax.Array]:
+    """Sums of all losses over the loss-bearing positions of this device, and their number.
+
+    Args:
+      generator: module.
+      config: weights.
+      group: rows of a batch that share an archetype.
+      params: of the generator.
+      codes: the catalogue.
+      batch: inputs, targets int32[B, T], archetype int32[B], example uint32[B].
+      step: int32[], for dropout and sampling.
+      seed: of the run.
+
+    Returns:
+      "count" and one sum per loss, float32[] each.
+    """
+    inputs, targets, archetype = batch["inputs"], batch["targets"], batch["archetype"]
+    B, T = inputs.shape
+    G = B // group
+    column = archetype[:, None]
+    seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+    coarse_query, fine_query, weight, tables = generator.apply(
+        params, codes.coarse[column, inputs], codes.fine[column, inputs], inputs > 0, seeds
+    )
+
+    def by_group(a: jax.Array) -> jax.Array:
+        return a.reshape(G, group * T, *a.shape[2:])
+
+    bears = by_group((targets > 0).astype(jnp.float32))
+    target_coarse = codes.coarse[column, targets]
+    target_fine = codes.fine[column, targets]
+    coarse_logits = by_group(coarse_query @ tables.coarse.T)
+    cell = by_group(target_coarse)
+
+    sample_key, fake_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+    items, log_count = sample_candidates(codes, sample_key, config.candidates)
+    rows = archetype[::group]
+    candidate_coarse, candidate_fine = codes.coarse[rows][:, items], codes.fine[rows][:, items]
+    query = by_group(query_vector(coarse_query, fine_query, weight))
+    target_score, scores = item_scores(
+        query,
+        by_group(item_vector(tables, target_coarse, target_fine)),
+        item_vector(tables, candidate_coarse, candidate_fine),
+    )
+    hit = by_group(targets)[..., None] == items
+    scores = jnp.where(hit, -1e9, scores - log_count)
+    item_sum, log_total = item_loss(target_score, scores, bears)
+    fakes = fake_codes(fake_key, candidate_coarse, candidate_fine, config.fakes)
+    return {
+        "count": jnp.sum(bears),
+        "coarse_loss": coarse_loss(coarse_logits, cell, bears),
+        "fine_loss": fine_loss(by_group(fine_query), tables, cell, by_group(target_fine), bears),
+        "item_loss": item_sum,
+        "alignment_loss": alignment_loss(
+            coarse_logits, target_score, scores, log_total, cell, candidate_coarse, bears
+        ),
+        "validity_loss": validity_loss(query, item_vector(tables, *fakes), log_total, bears),
+    }
+
+
+def make_step(
+    generator: Generator,
+    config: LossConfig,
+    optimiser: optax.GradientTransformation,
+    group: int,
+    seed: int,
+) -> Callable[[TrainState, Codes, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """The step for one device; its gradient and metrics are those of the whole batch.
+
+    Args:
+      generator: module.
+      config: weights of the losses.
+      optimiser: of optax.
+      group: rows that share an archetype.
+      seed: of dropout and sampling.
+    """
+
+    def step(
+        state: TrainState, codes: Codes, batch: Batch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        everywhere = jax.lax.psum(jnp.sum(batch["targets"] > 0), AXIS).astype(jnp.float32)
+        everywhere = jnp.maximum(everywhere, 1.0)
+
+        def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
+            sums = group_losses(generator, config, group, params, codes, batch, state.step, seed)
+            total = (
+                config.coarse * sums["coarse_loss"]
+                + config.fine * sums["fine_loss"]
+                + config.item * sums["item_loss"]
+                + config.alignment * sums["alignment_loss"]
+                + config.validity * sums["validity_loss"]
+            )
+            return total / everywhere, sums
+
+        gradient, sums = jax.grad(objective, has_aux=True)(state.params)
+        gradient = jax.lax.psum(gradient, AXIS)
+        updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
+        sums = jax.lax.psum(sums, AXIS)
+        metrics = {name: value / everywhere for name, value in sums.items() if name != "count"}
+        metrics |= {"count": everywhere, "steps": jnp.ones(())}
+        params = optax.apply_updates(state.params, updates)
+        return TrainState(state.step + 1, params, optimiser_state), metrics
+
+    return step
