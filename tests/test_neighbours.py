@@ -138,6 +138,15 @@ def test_rank_targets_is_the_place_in_the_full_list(world, exclude):
     assert (ranks[0] == 0) == exclude
 
 
+@pytest.mark.parametrize("exclude", [False, True])
+def test_user_without_history_goes_by_popularity(exclude):
+    empty = Histories(np.zeros(0, np.int32), np.array([0, 0]))
+    popularity = np.array([0, 1, 5, 3])
+    table = fit_modality_knn(np.eye(4, dtype=np.float32), np.ones(4, bool), 2)
+    assert recommend(table, empty, popularity, 3, 0, exclude).tolist() == [[2, 3, 1]]
+    assert rank_targets(table, empty, popularity, np.array([3]), 0, exclude).tolist() == [2]
+
+
 def test_tune_takes_the_best_of_what_it_tried(world):
     known = world.without_last(1)
     targets = world.items[world.offsets[1:] - 1]

@@ -194,7 +194,7 @@ def rank_targets(
     for start, reached, row, items in _blocks(table, histories, last):
         users = reached.shape[0]
         target = targets[start : start + users]
-        own = _at(reached, np.arange(users), target) + ties[target]
+        own = reached[np.arange(users), target] + ties[target]
 
         # Only reached items are looked at: the others are in the order of popularity, so that
         # those ahead are counted in it, less the reached ones among them.
@@ -248,12 +248,6 @@ def _ahead(
     """int64[U], how many of the scored (user, item) pairs int[n] stand before the user's target."""
     tied_before = (scores == own[users]) & (items < targets[users])
     return np.bincount(users[(scores > own[users]) | tied_before], minlength=len(own))
-
-
-def _at(matrix: scipy.sparse.csr_array, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """float64[n], the entries at (rows, columns), int[n] each."""
-    # scipy answers an empty question with another type.
-    return matrix[rows, columns] if len(rows) else np.zeros(0)
 
 
 def _tie_scores(popularity: np.ndarray) -> np.ndarray:
