@@ -183,6 +183,18 @@ class Pmat(nn.Module):
         scale = jnp.exp(self.log_scale)
         return scale * raw / jnp.maximum(share, 1e-3) + self.popularity_weight * log_popularity
 
+    def score_own(
+        self, preference: Preference, e: jax.Array, mask: jax.Array, log_popularity: jax.Array
+    ) -> jax.Array:
+        """`score` of one candidate per user: e float32[n, M, D], mask bool[n, M] to float32[n]."""
+        gate = 1.0 + self.gate(preference.interest)
+        m = mask.astype(e.dtype)
+        affinity = jnp.einsum("nmd,nd,nmd->nm", preference.taste, gate, e)
+        raw = jnp.sum(preference.alpha * affinity * m, axis=-1)
+        share = jnp.sum(preference.alpha * m, axis=-1)
+        scale = jnp.exp(self.log_scale)
+        return scale * raw / jnp.maximum(share, 1e-3) + self.popularity_weight * log_popularity
+
     def initialise(self, x: dict[str, jax.Array], memory: Memory, population: Population) -> None:
         """Touches every parameter once, for `init`."""
         e = self.encode(x)

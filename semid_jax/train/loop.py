@@ -49,7 +49,7 @@ class Progress:
 
 
 class History:
-    """history.jsonl and TensorBoard, a line per evaluation; a resumed run cuts it to its checkpoint."""
+    """history.jsonl and TensorBoard; a resumed run cuts both back to its checkpoint."""
 
     def __init__(self, path: Path, tensorboard: Path, step: int) -> None:
         """Keeps lines up to `step`, drops the rest."""
@@ -204,10 +204,9 @@ def _evaluation(
     metric = scores["ndcg@10"]
     named = {f"validation.{name}": value for name, value in scores.items()}
     history.write(progress.step, {**{f"train.{k}": v for k, v in losses.items()}, **named})
-    if metric > progress.best:
-        progress.best, progress.best_step, progress.worse = metric, progress.step, 0
-    else:
-        progress.worse += 1
+    progress.worse = 0 if metric > progress.best else progress.worse + 1
+    if metric >= progress.best:  # as Orbax does: of equals, the last is kept
+        progress.best, progress.best_step = metric, progress.step
     tqdm.write(
         f"step {progress.step}: item loss {losses['item_loss']:.3f}, {METRIC} {metric:.4f}"
         + (" (best)" if progress.worse == 0 else ""),
