@@ -47,7 +47,7 @@ def clean(
       user_ids: str[U0], original ids.
       users: int[nnz0], row of each interaction in user_ids.
       items: int[nnz0], row of each interaction in the catalogue, 1..N0.
-      times: int64 or float64[nnz0] in seconds, or None where the order of the rows is all that is known.
+      times: int64 or float64[nnz0] in seconds, or None where only the order of rows is known.
       catalogue: all items of the source.
       min_interactions: users with fewer are dropped, at least 3.
       source: the file to name in errors.

@@ -319,7 +319,7 @@ def fit_beta(
     Raises:
       InputError: out of reach.
     """
-    few = directions[: int(np.clip(64 * CELLS // len(flat), 16, CALIBRATION_USERS))]
+    few = directions[: int(np.clip(16 * CELLS // len(flat), 32, CALIBRATION_USERS))]
     low, high = 0.0, STEEPEST
     reach = (
         expected_ndcg(few, flat, bias, low, k).mean(),
@@ -330,7 +330,7 @@ def fit_beta(
             f"synthetic.oracle_ndcg = {target}: this world reaches {reach[0]:.3f} to "
             f"{reach[1]:.3f}; choose between, or lower synthetic.gamma"
         )
-    for _ in range(20):
+    for _ in range(14):  # to 0.006
         middle = (low + high) / 2
         if expected_ndcg(few, flat, bias, middle, k).mean() < target:
             low = middle
@@ -410,6 +410,8 @@ def choose_items(
     Returns:
       int32[n], items 1..N.
     """
+    used_segments, segment = np.unique(segment, return_inverse=True)
+    directions = directions[used_segments]
     blocks = _blocks(len(directions), len(flat))
     starts = np.array(sorted({columns.start for _, columns in blocks}))
     sums = np.zeros((len(directions), len(starts)))

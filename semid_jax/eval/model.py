@@ -1,0 +1,233 @@
+"""Runs a trained generator over users: read side, query, search, ranks."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from tqdm import tqdm
+
+from semid_jax.decode.exact import exact_rank
+from semid_jax.decode.index import Index
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.score import Query, Tables, make_query
+from semid_jax.eval.ranking import ranking_metrics
+from semid_jax.models.hdnag import Generator, item_bias, query_vector
+
+BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class ReadSide:
+    """Users at the moment of a recommendation, sorted by archetype so that searches can group them.
+
+    Attributes:
+      users: int64[U], rows of the data set, in the order of this object.
+      coarse: int32[U, T], read-side codes, right padded.
+      fine: uint8[U, T, L].
+      history: int32[U, T], item numbers, 0 = padding.
+      archetype: int32[U], the write side's column.
+      targets: int32[U].
+    """
+
+    users: np.ndarray
+    coarse: np.ndarray
+    fine: np.ndarray
+    history: np.ndarray
+    archetype: np.ndarray
+    targets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def take(self, rows: np.ndarray) -> ReadSide:
+        """Some of the users."""
+        return ReadSide(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
+
+
+def make_read_side(
+    users: np.ndarray,
+    history: np.ndarray,
+    targets: np.ndarray,
+    archetype: np.ndarray,
+    coarse: np.ndarray,
+    fine: np.ndarray,
+) -> ReadSide:
+    """Codes of each user's history in the column of the user's archetype.
+
+    Args:
+      users: int64[U].
+      history: int32[U, T], right padded.
+      targets: int32[U].
+      archetype: int32[U].
+      coarse: int32[A, N + 1], the catalogue's codes.
+      fine: uint8[A, N + 1, L].
+    """
+    order = np.lexsort((users, archetype))
+    history, archetype = history[order], archetype[order]
+    column = archetype[:, None]
+    return ReadSide(
+        users[order],
+        coarse[column, history],
+        fine[column, history],
+        history,
+        archetype,
+        targets[order],
+    )
+
+
+def with_model(index: Index, generator: Generator, params: Any) -> Index:
+    """The index of a catalogue under a model's parameters; its lists stay."""
+    tables = generator.apply(params, method=Generator.tables)
+    bias = item_bias(tables, index.entry_coarse, index.entry_fine)
+    return index.replace(tables=Tables(tables.coarse, tables.fine), entry_bias=bias)
+
+
+@functools.partial(jax.jit, static_argnames=("generator",))
+def user_query(
+    generator: Generator,
+    params: Any,
+    tables: Tables,
+    coarse: jax.Array,
+    fine: jax.Array,
+    mask: jax.Array,
+    archetype: jax.Array,
+) -> Query:
+    """What a user asks of the index: one pass of the trunk, coarse and all fine digits.
+
+    Args:
+      generator: module.
+      params: parameters.
+      tables: code embeddings of the index.
+      coarse: int32[B, T].
+      fine: uint8[B, T, L].
+      mask: bool[B, T]; at least one True per row.
+      archetype: int32[B].
+    """
+    with jax.named_scope("trunk"):
+        states = generator.apply(params, coarse, fine, mask, method=Generator.states)
+        last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+        state = states[jnp.arange(len(last)), last]
+    with jax.named_scope("heads"):
+        vector = query_vector(
+            generator.apply(params, state, method=Generator.coarse_query),
+            generator.apply(params, state, method=Generator.fine_query),
+            params["params"]["coarse_weight"],
+        )
+    return make_query(vector, tables, archetype)
+
+
+def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:
+    """Repeats the last row until there are `rows`: one compiled shape for the last batch too."""
+    if len(a) == rows:
+        return a
+    return np.concatenate([a, np.repeat(a[-1:], rows - len(a), axis=0)])
+
+
+class Queries:
+    """Queries of all users of a read side, batch by batch."""
+
+    def __init__(
+        self, generator: Generator, params: Any, index: Index, side: ReadSide, batch: int = BATCH
+    ) -> None:
+        """Nothing is computed before iteration."""
+        self._parts = (generator, params, index)
+        self._side = side
+        self._batch = min(batch, max(len(side), 1))
+
+    def __len__(self) -> int:
+        return -(-len(self._side) // self._batch)
+
+    def __iter__(self) -> Any:
+        """Yields (Query, slice of the users, number of real rows)."""
+        generator, params, index = self._parts
+        side = self._side
+        for at in range(0, len(side), self._batch):
+            rows = slice(at, min(at + self._batch, len(side)))
+            parts = (side.coarse, side.fine, side.history > 0, side.archetype)
+            padded = [pad_rows(a[rows], self._batch) for a in parts]
+            query = user_query(generator, params, index.tables, *padded)
+            yield query, rows, rows.stop - rows.start
+
+
+def exact_ranks(queries: Queries, index: Index, side: ReadSide, seen: np.ndarray | None) -> Any:
+    """Ranks of the targets under exact S1.
+
+    Args:
+      queries: of the users.
+      index: with the model's tables.
+      side: the users.
+      seen: int32[U, H], items to leave out for the second result, padded by 0, or None.
+
+    Returns:
+      int32[U] ranks from 1, and ranks without the seen items.
+    """
+    ranks = np.zeros(len(side), np.int32)
+    without = np.zeros(len(side), np.int32)
+    for query, rows, n in queries:
+        size = len(query.archetype)
+        exclude = None if seen is None else pad_rows(seen[rows], size)
+        first, second = exact_rank(index, query, pad_rows(side.targets[rows], size), exclude)
+        ranks[rows], without[rows] = np.asarray(first)[:n], np.asarray(second)[:n]
+    return ranks, without
+
+
+Search = Callable[[Query], Retrieved]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lists:
+    """Ranked lists of all users by one search.
+
+    Attributes:
+      items: int32[U, k].
+      scores: float32[U, k].
+      scored: int32[U], items the search scored.
+      ms_per_user: float, retrieval only, warm, in batches.
+    """
+
+    items: np.ndarray
+    scores: np.ndarray
+    scored: np.ndarray
+    ms_per_user: float
+
+
+def run_search(queries: Queries, search: Search, name: str) -> Lists:
+    """Searches for all users; the time is that of the search alone, after one warm-up call.
+
+    Args:
+      queries: of the users.
+      search: one retrieval.
+      name: for the progress bar.
+    """
+    items, scores, scored, seconds, users = [], [], [], 0.0, 0
+    for number, (query, _, n) in enumerate(
+        tqdm(queries, desc=name, unit="batch", mininterval=2.0, leave=False)
+    ):
+        jax.block_until_ready(query)
+        if number == 0:
+            jax.block_until_ready(search(query))
+        started = time.perf_counter()
+        found = jax.block_until_ready(search(query))
+        seconds += time.perf_counter() - started
+        users += len(query.archetype)
+        items.append(np.asarray(found.items)[:n])
+        scores.append(np.asarray(found.scores)[:n])
+        scored.append(np.asarray(found.scored)[:n])
+    return Lists(
+        np.concatenate(items),
+        np.concatenate(scores),
+        np.concatenate(scored),
+        1000 * seconds / max(users, 1),
+    )
+
+
+def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
+    """Means of the ranking metrics, no intervals: for early stopping."""
+    return {name: float(values.mean()) for name, values in ranking_metrics(ranks).items()}

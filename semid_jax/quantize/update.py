@@ -1,0 +1,73 @@
+"""Moves a user's read-side codes towards new weights, a little at a time (design part 3.7)."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from semid_jax.quantize.codebook import Codebook, cell_distances, codeword_distances, encode_fine
+
+
+@functools.partial(jax.jit, static_argnames=("margin", "budget"))
+def update_codes(
+    book: Codebook,
+    z: jax.Array,
+    coarse: jax.Array,
+    fine: jax.Array,
+    mask: jax.Array,
+    margin: float,
+    budget: float,
+) -> tuple[jax.Array, jax.Array]:
+    """Incremental update of the read sides of n users.
+
+    A code moves only if its distance under the new weights beats the old code's by `margin` of the
+    mean distance (hysteresis); fine digits go before coarse codes, the largest savings first, and
+    at most `budget` of a user's T (1 + L) codes move. Where digits are residuals, a coarse code
+    takes its digits along, and they count.
+
+    Args:
+      book: hierarchical codebook.
+      z: float32[n, T, D], the items as the user sees them now.
+      coarse: int32[n, T], the codes so far.
+      fine: uint8[n, T, L].
+      mask: bool[n, T], False on padding.
+      margin: share of the mean squared distance that a move has to save.
+      budget: share of the user's codes that may move.
+
+    Returns:
+      New coarse int32[n, T] and fine uint8[n, T, L].
+    """
+    n, T, L = fine.shape
+    flat_z, flat_coarse = z.reshape(n * T, -1), coarse.reshape(-1)
+    to_digit = codeword_distances(book, flat_z, flat_coarse).reshape(n, T, L, -1)
+    to_cell = cell_distances(book, flat_z).reshape(n, T, -1)
+
+    def saving(distance: jax.Array, code: jax.Array, valid: jax.Array) -> jax.Array:
+        old = jnp.take_along_axis(distance, code[..., None].astype(jnp.int32), -1)[..., 0]
+        weight = jnp.broadcast_to(valid, old.shape)
+        mean = jnp.sum(old * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+        gain = (old - jnp.min(distance, axis=-1)) / jnp.maximum(mean, 1e-9)
+        return jnp.where((gain > margin) & valid, gain, 0.0)
+
+    digit_gain = saving(to_digit, fine, mask[..., None])
+    cell_gain = saving(to_cell, coarse, mask)
+    cell_cost = 1 if book.absolute else 1 + L
+    gain = jnp.concatenate([digit_gain.reshape(n, -1) + 1e6 * (digit_gain > 0).reshape(n, -1),
+                            cell_gain.reshape(n, -1)], axis=1)  # fmt: skip
+    cost = jnp.concatenate([jnp.ones((n, T * L)), jnp.full((n, T), float(cell_cost))], axis=1)
+    cost = jnp.where(gain > 0, cost, 0.0)
+    order = jnp.argsort(-gain, axis=1, stable=True)
+    spent = jnp.cumsum(jnp.take_along_axis(cost, order, axis=1), axis=1)
+    allowed = budget * jnp.sum(mask, axis=1, keepdims=True) * (1 + L)
+    granted = jnp.zeros_like(gain, bool)
+    granted = granted.at[jnp.arange(n)[:, None], order].set(spent <= allowed) & (gain > 0)
+    digit_moves = granted[:, : T * L].reshape(n, T, L)
+    cell_moves = granted[:, T * L :]
+    new_fine = jnp.where(digit_moves, jnp.argmin(to_digit, axis=-1), fine).astype(fine.dtype)
+    new_coarse = jnp.where(cell_moves, jnp.argmin(to_cell, axis=-1), coarse).astype(coarse.dtype)
+    if not book.absolute:
+        again = encode_fine(book, flat_z, new_coarse.reshape(-1)).reshape(n, T, L)
+        new_fine = jnp.where(cell_moves[..., None], again, new_fine)
+    return new_coarse, new_fine
