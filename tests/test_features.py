@@ -53,7 +53,8 @@ def test_modalities_are_sorted_and_masked(catalogue, train_items):
 
 
 def test_all_components_keep_distances_up_to_one_factor(catalogue, train_items):
-    features, _ = fit_transform(catalogue, train_items, FeaturesConfig(modalities=("text",)))
+    config = FeaturesConfig(modalities=("text",), whitening=0.0)
+    features, _ = fit_transform(catalogue, train_items, config)
     raw, x = catalogue.vectors["text"][1:], features.x["text"][1:]
     ratios = np.linalg.norm(raw - raw[7], axis=1) / np.maximum(
         np.linalg.norm(x - x[7], axis=1), 1e-9
@@ -62,7 +63,7 @@ def test_all_components_keep_distances_up_to_one_factor(catalogue, train_items):
 
 
 def test_fewer_components_against_a_plain_svd(catalogue, train_items):
-    config = FeaturesConfig(modalities=("text",), dimensions=2)
+    config = FeaturesConfig(modalities=("text",), dimensions=2, whitening=0.0)
     features, fitted = fit_transform(catalogue, train_items, config)
     raw = catalogue.vectors["text"].astype(np.float64)
     centred = raw[1:] - raw[train_items].mean(axis=0)

@@ -21,6 +21,7 @@ DRIFT_MARGIN = 15  # interactions on either side of a drift, so that it can be s
 DRIFT_DISTANCE = 0.3  # least Jensen-Shannon distance between weights before and after
 CELLS = 2**22  # users x items held at once
 CALIBRATION_USERS = 1024
+CALIBRATION_CELLS = 2**26  # users x items to calibrate beta on, which takes fewer users of many
 STEEPEST = 100.0  # an upper bound of beta: choices are then all but deterministic
 TOPIC_WORDS = (
     "amber",
@@ -319,7 +320,7 @@ def fit_beta(
     Raises:
       InputError: out of reach.
     """
-    few = directions[: int(np.clip(16 * CELLS // len(flat), 32, CALIBRATION_USERS))]
+    few = directions[: int(np.clip(CALIBRATION_CELLS // len(flat), 32, CALIBRATION_USERS))]
     low, high = 0.0, STEEPEST
     reach = (
         expected_ndcg(few, flat, bias, low, k).mean(),
