@@ -17,4 +17,4 @@ class FeaturesConfig:
 
     modalities: tuple[str, ...] = ()
     dimensions: int = 128
-    whitening: float = 0.5
+    whitening: float = 0.0
