@@ -22,8 +22,9 @@ from semid_jax.features.config import FeaturesConfig
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
+from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.config import QuantizeConfig
-from semid_jax.stages import ProfileConfig, ReportConfig
+from semid_jax.report.config import ReportConfig
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.types import InputError
 

@@ -36,6 +36,7 @@ class Interactions:
 
     @property
     def n_users(self) -> int:
+        """U."""
         return len(self.offsets) - 1
 
     @property
@@ -64,6 +65,7 @@ class Catalogue:
 
     @property
     def n_items(self) -> int:
+        """N."""
         return len(self.item_ids) - 1
 
     @property

@@ -1,0 +1,187 @@
+"""From trained PMAT to semantic IDs: archetypes, their view of the items, codebook, drift."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semid_jax.data.sequences import popularity, split_end, train_items
+from semid_jax.models.fusion import Archetypes, assign_archetype, fuse, user_features
+from semid_jax.models.pmat import Pmat, PmatConfig
+from semid_jax.quantize.codebook import Codebook
+from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.quantize.fit import fit
+from semid_jax.quantize.kmeans import fit_kmeans
+from semid_jax.train.readings import (
+    DriftNull,
+    Readings,
+    can_drift,
+    drift_threshold,
+    fit_null,
+    positions_of,
+    read_all,
+    standardised_drift,
+)
+from semid_jax.train.tokenizer import Frozen, fit_pmat, freeze, make_module
+from semid_jax.types import Interactions, ItemFeatures
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenizer:
+    """Everything the tokenize stage makes.
+
+    Attributes:
+      module: PMAT.
+      frozen: its tables.
+      archetypes: prototypes.
+      points: float32[A, N + 1, D], z of all items under all archetypes.
+      book: codebook.
+      coarse: int32[A, N + 1], the write side.
+      fine: uint8[A, N + 1, L].
+      readings: of all users, before every interaction.
+      null: of drift.
+      drift: float32[nnz], standardised drift.
+      threshold: float32[nnz].
+      archetype: int32[nnz], the user's archetype before every interaction.
+    """
+
+    module: Pmat
+    frozen: Frozen
+    archetypes: Archetypes
+    points: np.ndarray
+    book: Codebook
+    coarse: np.ndarray
+    fine: np.ndarray
+    readings: Readings
+    null: DriftNull
+    drift: np.ndarray
+    threshold: np.ndarray
+    archetype: np.ndarray
+
+    def fired(self, window: int, position: np.ndarray) -> np.ndarray:
+        """bool[nnz], where drift stands above its threshold."""
+        return can_drift(position, window) & (self.drift > self.threshold)
+
+
+def fit_archetypes(
+    module: Pmat, frozen: Frozen, alpha: np.ndarray, interest: np.ndarray, count: int, seed: int
+) -> Archetypes:
+    """Clusters users by weights and interest (design part 3.3); count = 1 is the crowd's mean.
+
+    Args:
+      module: PMAT.
+      frozen: its tables.
+      alpha: float32[U, M].
+      interest: float32[U, D].
+      count: A.
+      seed: of k-means.
+    """
+    members = np.zeros(len(alpha), np.int64)
+    count = min(count, len(alpha))
+    if count > 1:
+        points = user_features(jnp.asarray(alpha), jnp.asarray(interest))
+        centres = fit_kmeans(points[:, None], count, 25, seed)[0]
+        rough = Archetypes(
+            centres[:, : alpha.shape[1]] / 2.0,
+            centres[:, alpha.shape[1] :] / 0.5,
+            jnp.zeros((count, interest.shape[1])),
+        )
+        members = np.asarray(assign_archetype(jnp.asarray(alpha), jnp.asarray(interest), rough))
+    used = [members == a for a in range(count) if (members == a).any()]
+    mean_alpha = jnp.asarray(np.stack([alpha[rows].mean(axis=0) for rows in used]))
+    mean_interest = jnp.asarray(np.stack([interest[rows].mean(axis=0) for rows in used]))
+    gate = module.apply(frozen.params, mean_interest, method=Pmat.gate)
+    return Archetypes(mean_alpha, mean_interest, gate)
+
+
+def view_items(frozen: Frozen, archetypes: Archetypes) -> np.ndarray:
+    """float32[A, N + 1, D], z of every item under every archetype."""
+    one = jax.jit(lambda alpha, gate: fuse(frozen.e, frozen.mask, alpha, gate))
+    return np.stack(
+        [np.asarray(one(a, g)) for a, g in zip(archetypes.alpha, archetypes.gate, strict=True)]
+    )
+
+
+def train_frozen(
+    features: ItemFeatures, interactions: Interactions, config: PmatConfig, width: int, seed: int
+) -> tuple[Pmat, Frozen]:
+    """Trains PMAT and encodes the catalogue."""
+    params = fit_pmat(features, interactions, config, width, seed)
+    module = make_module(features, config)
+    return module, freeze(module, params, features, popularity(interactions))
+
+
+def make_tokenizer(
+    features: ItemFeatures,
+    interactions: Interactions,
+    config: PmatConfig,
+    quantize: QuantizeConfig,
+    width: int,
+    seed: int,
+) -> Tokenizer:
+    """The whole tokenize stage; everything is fitted on the train part.
+
+    Args:
+      features: normalised features.
+      interactions: histories.
+      config: PMAT.
+      quantize: codebook.
+      width: T.
+      seed: of everything random here.
+    """
+    module, frozen = train_frozen(features, interactions, config, width, seed)
+    known = split_end(interactions, "train")
+    first = read_all(module, frozen, None, interactions, known)
+    alpha = first.alpha[interactions.offsets[:-1] + known]
+    archetypes = fit_archetypes(module, frozen, alpha, first.interest, config.archetypes, seed)
+    points = view_items(frozen, archetypes)
+    book, coarse, fine = fit(points, train_items(interactions), quantize)
+    readings = read_all(module, frozen, archetypes, interactions, known)
+    null = fit_null(module, frozen, interactions, config, seed)
+    position = positions_of(interactions)
+    drift = standardised_drift(readings.drift, position, null)
+    threshold = drift_threshold(interactions, null)
+    fired = can_drift(position, config.window) & (drift > threshold)
+    return Tokenizer(
+        module,
+        frozen,
+        archetypes,
+        points,
+        book,
+        np.asarray(coarse),
+        np.asarray(fine),
+        readings,
+        null,
+        drift,
+        threshold,
+        np.where(fired, readings.archetype_short, readings.archetype),
+    )
+
+
+def start_codes(params: Any, book: Codebook, seed: int) -> Any:
+    """Starts the generator's code embeddings from the codebook's centroids.
+
+    A random projection keeps the distances between codewords; coarse codes are centred, fine ones
+    become unit vectors where they are used.
+
+    Args:
+      params: of the generator, as initialised.
+      book: codebook.
+      seed: of the projection.
+    """
+    inner = dict(params["params"])
+    coarse_key, fine_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 11))
+    coarse, fine = inner["coarse_codes"], inner["fine_codes"]
+
+    def project(words: jax.Array, width: int, key: jax.Array) -> jax.Array:
+        words = words - jnp.mean(words, axis=-2, keepdims=True)
+        out = words @ jax.random.normal(key, (words.shape[-1], width))
+        return out / jnp.maximum(jnp.std(out), 1e-6)
+
+    inner["coarse_codes"] = 0.1 * project(book.coarse, coarse.shape[1], coarse_key)
+    inner["fine_codes"] = project(book.fine, fine.shape[2], fine_key)
+    return {**params, "params": inner}
