@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -55,20 +56,20 @@ def named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
 
 def make_searches(index: Index, config: DecodeConfig, directory: Path) -> dict[str, Search | None]:
     """The searches that the configuration names; None for scann where it is not installed."""
-    exact = lambda query: retrieve_exact(index, query, config.k, config.chunk)  # noqa: E731
+    exact = functools.partial(retrieve_exact, index, k=config.k, chunk=config.chunk)
     searches: dict[str, Search | None] = {}
     for method in config.methods:
         if method == "inverted":
-            searches[method] = lambda query: retrieve_inverted(
-                index, query, config.probes, config.k
+            searches[method] = functools.partial(
+                retrieve_inverted, index, probes=config.probes, k=config.k
             )
         elif method == "exact":
             searches[method] = exact
         elif method == "scann":
             searches[method] = None
             if available():
-                searcher = ScannSearcher.build(index, directory)
-                searches[method] = lambda query: searcher.retrieve(query, config.probes, config.k)
+                retrieve = ScannSearcher.build(index, directory).retrieve
+                searches[method] = functools.partial(retrieve, probes=config.probes, k=config.k)
         else:
             raise InputError(
                 f"decode.methods: {method!r} is unknown; use inverted, scann and exact"

@@ -1,0 +1,84 @@
+"""Some users told one by one: history, weights, IDs before and after an update, the list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from semid_jax.data.source import RawDataset
+from semid_jax.eval.run import Evaluation
+from semid_jax.report.figures import draw_user
+from semid_jax.report.users import Recommended, UserStory
+from semid_jax.train.readings import positions_of
+from semid_jax.train.semantic_ids import Tokenizer
+
+SHOWN = 10
+
+
+def tell_users(
+    raw: RawDataset, tokenizer: Tokenizer, evaluation: Evaluation, count: int, figures: Path
+) -> list[UserStory]:
+    """Stories of `count` users, those with an update and then long histories first.
+
+    Args:
+      raw: data set.
+      tokenizer: of the run.
+      evaluation: of the test.
+      count: how many.
+      figures: receives one figure per user.
+    """
+    side, before, lists = evaluation.side, evaluation.before, evaluation.lists
+    lengths = (side.history > 0).sum(axis=1)
+    order = np.lexsort((side.users, -lengths, ~evaluation.fired))[:count]
+    interactions, titles = raw.interactions, raw.catalogue.titles
+    window = tokenizer.module.config.window
+    fired = tokenizer.fired(window, positions_of(interactions))
+    stories = []
+    for row in order:  # a handful of users
+        user = int(side.users[row])
+        flat = slice(int(interactions.offsets[user]), int(interactions.offsets[user + 1]))
+        name = f"user_{user}.png"
+        planted = int(raw.truth["drift_time"][user]) if raw.truth else -1
+        updates = np.flatnonzero(np.diff(fired[flat].astype(int), prepend=0) == 1)
+        draw_user(
+            tokenizer.readings.alpha_short[flat],
+            tokenizer.readings.alpha[flat],
+            tokenizer.drift[flat],
+            float(tokenizer.threshold[flat][0]),
+            [int(u) for u in updates],
+            tokenizer.module.modalities,
+            figures / name,
+            planted if planted >= 0 else None,
+        )
+        n = int(lengths[row])
+        weights = tokenizer.readings.alpha[flat][-1]
+        stories.append(
+            UserStory(
+                user_id=str(interactions.user_ids[user]),
+                history=[str(titles[i]) for i in side.history[row, :n]],
+                weights={
+                    m: float(w) for m, w in zip(tokenizer.module.modalities, weights, strict=True)
+                },
+                archetype=int(side.archetype[row]),
+                ids_before=_ids(before.coarse[row, :n], before.fine[row, :n]),
+                ids_after=_ids(side.coarse[row, :n], side.fine[row, :n]),
+                recommendations=[
+                    Recommended(
+                        rank + 1,
+                        str(titles[item]),
+                        str(raw.catalogue.item_ids[item]),
+                        float(lists.scores[row, rank]),
+                    )
+                    for rank, item in enumerate(lists.items[row, :SHOWN])
+                    if item
+                ],
+                target=str(titles[side.targets[row]]),
+                figure=name,
+            )
+        )
+    return stories
+
+
+def _ids(coarse: np.ndarray, fine: np.ndarray) -> list[list[int]]:
+    return [[int(c), *map(int, f)] for c, f in zip(coarse, fine, strict=True)]
