@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from semid_jax.types import InputError
@@ -89,7 +90,10 @@ class Checkpoints:
         Raises:
           InputError: it is torn, or of another model.
         """
-        abstract = jax.tree.map(jax.api_util.shaped_abstractify, like)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        abstract = jax.tree.map(
+            lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype, sharding=here), like
+        )
         try:
             state = self._checkpointer.load(step, abstract)
             notes = self._checkpointer.metadata(step).custom_metadata
@@ -98,7 +102,7 @@ class Checkpoints:
                 f"{self._directory}/{step}: the checkpoint cannot be read "
                 f"({type(error).__name__}); delete {self._directory} to train again"
             ) from error
-        return state, dict(notes or {})
+        return jax.device_get(state), dict(notes or {})
 
     def close(self) -> None:
         """Waits for what is being written."""
