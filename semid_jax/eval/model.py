@@ -86,7 +86,8 @@ def with_model(index: Index, generator: Generator, params: Any) -> Index:
     """The index of a catalogue under a model's parameters; its lists stay."""
     tables = generator.apply(params, method=Generator.tables)
     bias = item_bias(tables, index.entry_coarse, index.entry_fine)
-    return index.replace(tables=Tables(tables.coarse, tables.fine), entry_bias=bias)
+    found = Tables(tables.coarse, tables.fine)
+    return dataclasses.replace(index, tables=found, entry_bias=bias)
 
 
 @functools.partial(jax.jit, static_argnames=("generator",))

@@ -83,7 +83,7 @@ def fit_archetypes(
     members = np.zeros(len(alpha), np.int64)
     count = min(count, len(alpha))
     if count > 1:
-        points = user_features(jnp.asarray(alpha), jnp.asarray(interest))
+        points = np.asarray(user_features(jnp.asarray(alpha), jnp.asarray(interest)))
         centres = fit_kmeans(points[:, None], count, 25, seed)[0]
         rough = Archetypes(
             centres[:, : alpha.shape[1]] / 2.0,

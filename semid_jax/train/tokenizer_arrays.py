@@ -58,10 +58,10 @@ def from_arrays(
     )
     frozen = group("frozen")
     population = Population(jnp.asarray(frozen["mean"]), jnp.asarray(frozen["spread"]))
-    tables = (jnp.asarray(frozen[name]) for name in ("e", "mask", "attention"))
+    e, mask, attention = (jnp.asarray(frozen[name]) for name in ("e", "mask", "attention"))
     return Tokenizer(
         module=make_module(features, config),
-        frozen=Frozen(params, *tables, population),
+        frozen=Frozen(params, e, mask, attention, population),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
         readings=Readings(**group("readings")),

@@ -1,0 +1,100 @@
+"""The whole road through the launcher, as a user runs it: shipped config, subprocess, resume."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.users=200"]
+
+
+def command(workdir, *more):
+    return [sys.executable, "-m", "semid_jax.launch", *TINY, f"--workdir={workdir}", *more]
+
+
+def environment():
+    return {**os.environ, "JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def launch(workdir, *more):
+    return subprocess.run(
+        command(workdir, *more),
+        cwd=REPOSITORY,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+
+
+def metrics_of(workdir):
+    metrics = json.loads((workdir / "results" / "metrics.json").read_text())
+    for group in ("run", "latency"):
+        metrics.pop(group)
+    for row in metrics["retrieval"].values():
+        row.pop("ms_per_user", None)
+    return metrics
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("whole") / "run"
+    done = launch(workdir, "--config.profile.enabled=True")
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
+    workdir, done = whole
+    for name in ("metrics.json", "recommendations.parquet", "report.html", "history.jsonl"):
+        assert (workdir / "results" / name).stat().st_size > 0
+    metrics = metrics_of(workdir)
+    assert 0 < metrics["test"]["ndcg@10"] < 1
+    searches = metrics["retrieval"]
+    assert searches["inverted"]["scored_fraction"] < searches["exact"]["scored_fraction"]
+    # ScaNN searches the same cells with the same score.
+    np.testing.assert_allclose(
+        searches["scann"]["ndcg@10"], searches["inverted"]["ndcg@10"], atol=1e-4
+    )
+    for word in ("popularity", "item_knn", "audio_knn", "inverted", "scann", "exact", "trunk"):
+        assert word in done.stdout
+    phases = json.loads((workdir / "profile" / "phases.json").read_text())
+    assert [row["phase"] for row in phases] == ["trunk", "coarse", "gather", "fine", "top_k"]
+
+
+def test_another_config_is_refused_in_one_line(whole):
+    workdir, _ = whole
+    done = launch(workdir, "--config.train.learning_rate=0.5")
+    assert done.returncode == 2
+    assert "made by another config (train.learning_rate differ)" in done.stderr
+
+
+def test_a_killed_run_ends_with_the_same_metrics(whole, tmp_path):
+    workdir = tmp_path / "run"
+    process = subprocess.Popen(
+        command(workdir),
+        cwd=REPOSITORY,
+        env=environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if any(path.name.isdigit() for path in (workdir / "checkpoints").glob("*")):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (workdir / "results" / "metrics.json").exists()
+    done = launch(workdir)
+    assert done.returncode == 0, done.stderr
+    assert "train: continues at step" in done.stdout
+    ours, theirs = metrics_of(workdir), metrics_of(whole[0])
+    for group in ("test", "validation", "sid", "pmat", "search"):
+        assert ours[group] == theirs[group], group
