@@ -19,7 +19,7 @@ from semid_jax import artifacts
 from semid_jax.data import builders
 from semid_jax.data.config import DataConfig, check_name, read
 from semid_jax.data.pipeline import PipelineConfig, TrainBatches
-from semid_jax.data.sequences import popularity, train_items
+from semid_jax.data.sequences import log_proposal, popularity, train_items
 from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.decode.config import DecodeConfig
@@ -40,7 +40,7 @@ from semid_jax.profiling import ProfileConfig, trace_phases
 from semid_jax.quantize.cell_names import cell_names
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.report.figures import draw_alpha, draw_bars, draw_list_sizes, draw_training
-from semid_jax.report.metrics import nest, read_history, write_metrics
+from semid_jax.report.metrics import flatten, nest, read_history, write_metrics
 from semid_jax.report.page import (
     ACCURACY,
     RETRIEVAL_COLUMNS,
@@ -115,7 +115,7 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
             found = json.loads(path.read_text())["config"]
         except (ValueError, KeyError) as error:
             raise InputError(f"{path}: torn; delete {workdir} and run again") from error
-        theirs, ours = _flat(found), _flat(plain)
+        theirs, ours = flatten(found), flatten(plain)
         differ = [
             name
             for name in sorted(theirs.keys() | ours.keys())
@@ -137,14 +137,6 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
             "revision": artifacts.revision(),
         },
     )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    out: dict[str, Any] = {}
-    for name, value in values.items():
-        nested = isinstance(value, dict)
-        out |= _flat(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
-    return out
 
 
 def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
@@ -285,13 +277,11 @@ def train_stage(
 
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
-    """The catalogue as the training step reads it; candidates are half popular, half uniform."""
-    proposal = 0.5 * counts / max(counts.sum(), 1) + 0.5 / (len(counts) - 1)
-    proposal[0] = 1e-30
+    """The catalogue as the training step reads it."""
     return Codes(
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
-        jnp.asarray(np.log(proposal), jnp.float32),
+        jnp.asarray(log_proposal(counts)),
     )
 
 

@@ -88,3 +88,17 @@ def popularity(interactions: Interactions) -> np.ndarray:
 def train_items(interactions: Interactions) -> np.ndarray:
     """bool[N + 1], items of the train part: the only ones that anything may be fitted on."""
     return popularity(interactions) > 0
+
+
+def log_proposal(counts: np.ndarray) -> np.ndarray:
+    """Log probability of drawing each item as a sampled candidate: half popular, half uniform.
+
+    Args:
+      counts: int64[N + 1], training interactions per item.
+
+    Returns:
+      float32[N + 1]; row 0 is so small that padding is never drawn.
+    """
+    weights = 0.5 * counts / max(counts.sum(), 1) + 0.5 / (len(counts) - 1)
+    weights[0] = 1e-30
+    return np.log(weights).astype(np.float32)

@@ -170,9 +170,7 @@ def item_bias(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Arr
     Returns:
       float32[...].
     """
-    digit = jnp.arange(fine.shape[-1])
-    codes = tables.fine[digit, fine.astype(jnp.int32)]
-    return jnp.sum(tables.condition[coarse] * codes, axis=(-2, -1))
+    return item_vector(tables, coarse, fine)[..., -1]
 
 
 def item_vector(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Array:

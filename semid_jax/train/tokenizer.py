@@ -13,7 +13,7 @@ import optax
 from flax import struct
 from tqdm import tqdm
 
-from semid_jax.data.sequences import gather_windows, popularity, split_end
+from semid_jax.data.sequences import gather_windows, log_proposal, popularity, split_end
 from semid_jax.models import memory as memories
 from semid_jax.models.encoders import unit
 from semid_jax.models.fusion import fuse
@@ -49,18 +49,14 @@ class Inputs:
 
 def make_inputs(features: ItemFeatures, interactions: Interactions) -> Inputs:
     """Puts the features on the device, with a proposal half popular, half uniform."""
-    counts = popularity(interactions).astype(np.float64)
-    n = len(counts) - 1
-    proposal = 0.5 * counts / max(counts.sum(), 1) + 0.5 / n
-    proposal[0] = 0.0
-    with np.errstate(divide="ignore"):
-        log_proposal = np.log(proposal)
+    counts = popularity(interactions)
+    proposal = log_proposal(counts)
     return Inputs(
         x={name: jnp.asarray(features.x[name]) for name in features.modalities},
         mask=jnp.asarray(features.mask),
         log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
-        cdf=jnp.asarray(np.cumsum(proposal), jnp.float32),
-        log_proposal=jnp.asarray(log_proposal, jnp.float32),
+        cdf=jnp.asarray(np.cumsum(np.exp(proposal))),
+        log_proposal=jnp.asarray(proposal),
     )
 
 
