@@ -47,7 +47,7 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "movielens_1m": {
         "data": {"name": "movielens_1m"},
         "features": {"modalities": ("image", "text")},
-        "train": {"max_length": 200, "batch_size": 32, "group": 8, "epochs": 20},
+        "train": {"max_length": 200, "batch_size": 32, "group": 8, "epochs": 16},
         "loss": {"candidates": 1024},
         "decode": {"probes": 10},
     },

@@ -26,6 +26,8 @@ class LossConfig:
       validity: takes probability from codes that no item has.
       candidates: items sampled for the item-level loss; all items where there are no more.
       fakes: code combinations without an item, per group, for the validity term.
+      fine_digits: digits that the fine loss looks at in a step, drawn anew every step; all digits
+        where there are no more.
     """
 
     coarse: float = 0.2
@@ -35,6 +37,7 @@ class LossConfig:
     validity: float = 0.05
     candidates: int = 1024
     fakes: int = 64
+    fine_digits: int = 8
 
 
 def coarse_loss(coarse_logits: jax.Array, cell: jax.Array, weight: jax.Array) -> jax.Array:
@@ -52,8 +55,29 @@ def coarse_loss(coarse_logits: jax.Array, cell: jax.Array, weight: jax.Array) ->
     return -jnp.sum(jnp.take_along_axis(log_p, cell[..., None], -1)[..., 0] * weight)
 
 
+def sample_digits(key: jax.Array, digits: int, count: int) -> jax.Array:
+    """The digits of one step's fine loss: `count` different ones, or all of them.
+
+    Args:
+      key: the same on all devices.
+      digits: L.
+      count: how many.
+
+    Returns:
+      int32[min(L, count)].
+    """
+    if digits <= count:
+        return jnp.arange(digits)
+    return jax.random.permutation(key, digits)[:count]
+
+
 def fine_loss(
-    fine_query: jax.Array, tables: CodeTables, cell: jax.Array, fine: jax.Array, weight: jax.Array
+    fine_query: jax.Array,
+    tables: CodeTables,
+    cell: jax.Array,
+    fine: jax.Array,
+    weight: jax.Array,
+    digits: jax.Array,
 ) -> jax.Array:
     """Mean over digits of the cross-entropy of the true codeword, given the true cell.
 
@@ -63,12 +87,15 @@ def fine_loss(
       cell: int32[...].
       fine: uint8[..., L].
       weight: float32[...].
+      digits: int32[l], those that count; a uniform sample leaves the expectation as it is.
 
     Returns:
       float32[], sum.
     """
-    logits = jnp.einsum("...ld,lkd->...lk", fine_query + tables.condition[cell], tables.fine)
-    true = jnp.take_along_axis(logits, fine.astype(jnp.int32)[..., None], -1)[..., 0]
+    condition = tables.condition[:, digits][cell]
+    codewords = tables.fine[digits]
+    logits = jnp.einsum("...ld,lkd->...lk", fine_query[..., digits, :] + condition, codewords)
+    true = jnp.take_along_axis(logits, fine[..., digits, None].astype(jnp.int32), -1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - true
     return jnp.sum(jnp.mean(losses, axis=-1) * weight)
 

@@ -20,6 +20,7 @@ from semid_jax.models.hdnag_losses import (
     fine_loss,
     item_loss,
     item_scores,
+    sample_digits,
     validity_loss,
 )
 from semid_jax.parallel import AXIS
@@ -120,7 +121,8 @@ def group_losses(
     coarse_logits = by_group(coarse_query @ tables.coarse.T)
     cell = by_group(target_coarse)
 
-    sample_key, fake_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), step))
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    sample_key, fake_key, digit_key = jax.random.split(key, 3)
     items, log_count = sample_candidates(codes, sample_key, config.candidates)
     rows = archetype[::group]
     candidate_coarse, candidate_fine = codes.coarse[rows][:, items], codes.fine[rows][:, items]
@@ -133,11 +135,14 @@ def group_losses(
     hit = by_group(targets)[..., None] == items
     scores = jnp.where(hit, -1e9, scores - log_count)
     item_sum, log_total = item_loss(target_score, scores, bears)
+    digits = sample_digits(digit_key, target_fine.shape[-1], config.fine_digits)
     fakes = fake_codes(fake_key, candidate_coarse, candidate_fine, config.fakes)
     return {
         "count": jnp.sum(bears),
         "coarse_loss": coarse_loss(coarse_logits, cell, bears),
-        "fine_loss": fine_loss(by_group(fine_query), tables, cell, by_group(target_fine), bears),
+        "fine_loss": fine_loss(
+            by_group(fine_query), tables, cell, by_group(target_fine), bears, digits
+        ),
         "item_loss": item_sum,
         "alignment_loss": alignment_loss(
             coarse_logits, target_score, scores, log_total, cell, candidate_coarse, bears
