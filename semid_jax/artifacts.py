@@ -152,6 +152,15 @@ def content_hash(directory: Path) -> str:
     return str(_manifest(Path(directory), None)["content_hash"])
 
 
+def read_extra(directory: Path) -> dict[str, Any]:
+    """What else an artefact's manifest notes, as its stage gave it to `write` or `seal`.
+
+    Raises:
+      InputError: there is no sound manifest.
+    """
+    return dict(_manifest(Path(directory), None)["extra"])
+
+
 def seal(
     folder: Path,
     kind: str,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,16 @@ def _disk_errors(directory: Path) -> Iterator[None]:
                 "and run the same command, it continues from the last complete checkpoint"
             ) from error
         raise
+
+
+def tree_hash(tree: Any) -> str:
+    """sha256, in hexadecimal, of a tree's names, shapes, types and numbers."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        array = np.asarray(leaf)
+        digest.update(f"{jax.tree_util.keystr(path)} {array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 class Checkpoints:

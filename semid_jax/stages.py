@@ -16,6 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax import artifacts
+from semid_jax.checkpoint import tree_hash
 from semid_jax.data import builders
 from semid_jax.data.config import DataConfig, check_name, read
 from semid_jax.data.pipeline import PipelineConfig, TrainBatches
@@ -24,36 +25,28 @@ from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
-from semid_jax.decode.inverted import gather_lists
-from semid_jax.decode.score import Tables, score_gathered
-from semid_jax.decode.topk import top_k_ties
-from semid_jax.eval.model import Queries, exact_ranks, mean_metrics, user_query, with_model
+from semid_jax.decode.score import Tables
+from semid_jax.eval.model import Queries, exact_ranks, mean_metrics, with_model
+from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.run import Evaluation, evaluate
+from semid_jax.eval.store import KIND as EVALUATION
+from semid_jax.eval.store import read_evaluation, write_evaluation
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.parallel import Parallel
-from semid_jax.profiling import ProfileConfig, trace_phases
-from semid_jax.quantize.cell_names import cell_names
+from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.config import QuantizeConfig
-from semid_jax.report.figures import draw_alpha, draw_bars, draw_list_sizes, draw_training
-from semid_jax.report.metrics import flatten, nest, read_history, write_metrics
-from semid_jax.report.page import (
-    ACCURACY,
-    RETRIEVAL_COLUMNS,
-    build_page,
-    comparison_rows,
-    retrieval_rows,
-)
-from semid_jax.report.recommendations import write_recommendations
-from semid_jax.report.stories import tell_users
-from semid_jax.report.tables import Column, metric_columns, shown_columns, text_table
-from semid_jax.report.users import write_users
+from semid_jax.report.config import ReportConfig
+from semid_jax.report.metrics import flatten
+from semid_jax.report.records import machine
+from semid_jax.report.run import report
+from semid_jax.report.tables import Column, text_table
 from semid_jax.train import tokenizer_arrays
-from semid_jax.train.loop import train
+from semid_jax.train.loop import Progress, train
 from semid_jax.train.optimiser import TrainConfig, make_optimiser
 from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
 from semid_jax.train.step import Codes, TrainState, make_step
@@ -68,6 +61,11 @@ def section(config: ConfigDict, name: str, kind: Callable[..., Any]) -> Any:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
+def since(started: float) -> dict[str, float]:
+    """What a stage notes in its manifest: the seconds since it started."""
+    return {"seconds": time.perf_counter() - started}
+
+
 def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     """Runs all stages.
 
@@ -76,46 +74,59 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
       workdir: where everything goes.
       argv: the command's arguments, for the record.
     """
-    started = time.perf_counter()
     check_name(config.data.name)
     claim(config, workdir, argv)
     raw = data_stage(config, workdir)
     features = features_stage(config, workdir, raw)
     tokenizer = tokenize_stage(config, workdir, raw, features)
-    generator, params = train_stage(config, workdir, raw, tokenizer)
+    generator, params, progress = train_stage(config, workdir, raw, tokenizer)
     index = index_stage(config, workdir, tokenizer, generator, params)
-    evaluation = evaluate(
-        raw,
-        features,
-        tokenizer,
-        generator,
-        params,
-        index,
-        section(config, "decode", DecodeConfig),
-        config.train.max_length,
-        workdir / "index" / "scann",
-    )
-    evaluation.metrics["run.seconds"] = time.perf_counter() - started
-    evaluation.metrics["run.seed"] = config.seed
+    evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
     if config.profile.enabled:
         profile_stage(config, workdir, evaluation, generator, params, index)
-    report_stage(config, workdir, raw, tokenizer, evaluation)
+    seconds = {
+        "data": artifacts.read_extra(workdir / "data")["seconds"],
+        "features": artifacts.read_extra(workdir / "features")["seconds"],
+        "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
+        "train": progress.seconds,
+        "index": artifacts.read_extra(workdir / "index" / "lists")["seconds"],
+        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
+    }
+    metrics = {
+        "run.seed": config.seed,
+        "run.parameters": sum(p.size for p in jax.tree.leaves(params)),
+        "run.steps": progress.step,
+        "run.best_step": progress.best_step,
+        "run.seconds": sum(seconds.values()),
+        **{f"run.stage_seconds.{name}": value for name, value in seconds.items()},
+    }
+    report(section(config, "report", ReportConfig), workdir, raw, tokenizer, evaluation, metrics)
 
 
 def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     """Writes config.json, or refuses a workdir that another configuration has made.
+
+    What made the workdir (command, versions, revision, machine) stays as the first run wrote it.
 
     Raises:
       InputError: the workdir is another configuration's.
     """
     path = workdir / "config.json"
     plain = json.loads(json.dumps(config.to_dict()))
+    launcher = os.environ.get("SEMID_LAUNCHER", "python -m semid_jax.launch")
+    made = {
+        "command": f"{launcher} {shlex.join(argv)}".strip(),
+        "versions": artifacts.versions(),
+        "revision": artifacts.revision(),
+        "machine": machine(),
+    }
     if path.exists():
         try:
-            found = json.loads(path.read_text())["config"]
+            made = json.loads(path.read_text())
+            theirs = flatten(made["config"])
         except (ValueError, KeyError) as error:
             raise InputError(f"{path}: torn; delete {workdir} and run again") from error
-        theirs, ours = flatten(found), flatten(plain)
+        ours = flatten(plain)
         differ = [
             name
             for name in sorted(theirs.keys() | ours.keys())
@@ -126,17 +137,8 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
                 f"{workdir}: made by another config ({', '.join(differ[:4])} differ); "
                 "name another --workdir, or delete this one"
             )
-    launcher = os.environ.get("SEMID_LAUNCHER", "python -m semid_jax.launch")
     workdir.mkdir(parents=True, exist_ok=True)
-    artifacts.write_json(
-        path,
-        {
-            "config": plain,
-            "command": f"{launcher} {shlex.join(argv)}".strip(),
-            "versions": artifacts.versions(),
-            "revision": artifacts.revision(),
-        },
-    )
+    artifacts.write_json(path, {**made, "config": plain})
 
 
 def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
@@ -144,11 +146,12 @@ def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
     directory = workdir / "data"
     settings = {"data": config.data.to_dict(), "synthetic": config.synthetic.to_dict()}
     if not artifacts.matches(directory, "data", {}, settings):
+        started = time.perf_counter()
         synthetic = section(config, "synthetic", SyntheticConfig)
         raw = read(section(config, "data", DataConfig), synthetic)
         with artifacts.atomic_folder(directory) as folder:
             builders.write(raw, folder, config.data.name)
-            artifacts.seal(folder, "data", {}, settings)
+            artifacts.seal(folder, "data", {}, settings, since(started))
     raw = builders.read(directory)
     print(f"data: {describe(raw)}")
     if config.data.name == "synthetic":
@@ -161,6 +164,7 @@ def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFe
     directory, inputs = workdir / "features", {"data": artifacts.content_hash(workdir / "data")}
     settings = config.features.to_dict()
     if not artifacts.matches(directory, "features", inputs, settings):
+        started = time.perf_counter()
         made, fitted = fit_transform(
             raw.catalogue,
             train_items(raw.interactions),
@@ -169,7 +173,7 @@ def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFe
         arrays = {f"x/{k}": v for k, v in made.x.items()}
         arrays |= {f"present/{k}": v for k, v in made.present.items()}
         arrays |= {f"fitted/{k}": v for k, v in fitted.items()}
-        artifacts.write(directory, "features", arrays, inputs, settings)
+        artifacts.write(directory, "features", arrays, inputs, settings, since(started))
     arrays, _ = artifacts.read(directory, "features")
     x = {k.removeprefix("x/"): v for k, v in arrays.items() if k.startswith("x/")}
     features = ItemFeatures(x, {name: arrays[f"present/{name}"] for name in x})
@@ -192,6 +196,7 @@ def tokenize_stage(
     }
     pmat = section(config, "tokenizer", PmatConfig)
     if not artifacts.matches(directory, "tokenizer", inputs, settings):
+        started = time.perf_counter()
         made = make_tokenizer(
             features,
             raw.interactions,
@@ -201,7 +206,7 @@ def tokenize_stage(
             config.seed,
         )
         arrays = tokenizer_arrays.to_arrays(made)
-        artifacts.write(directory, "tokenizer", arrays, inputs, settings)
+        artifacts.write(directory, "tokenizer", arrays, inputs, settings, since(started))
     arrays, _ = artifacts.read(directory, "tokenizer")
     tokenizer = tokenizer_arrays.from_arrays(arrays, features, pmat)
     print(
@@ -213,7 +218,7 @@ def tokenize_stage(
 
 def train_stage(
     config: ConfigDict, workdir: Path, raw: RawDataset, tokenizer: Tokenizer
-) -> tuple[Generator, Any]:
+) -> tuple[Generator, Any, Progress]:
     """Trains the generator; a run that was killed goes on."""
     settings: TrainConfig = section(config, "train", TrainConfig)
     losses: LossConfig = section(config, "loss", LossConfig)
@@ -266,14 +271,13 @@ def train_stage(
         validate,
         settings,
         parallel,
-        workdir / "checkpoints",
-        workdir / "results" / "history.jsonl",
+        workdir,
     )
     print(
         f"train: {progress.step} steps of {batches.steps_per_epoch} an epoch, best validation "
         f"NDCG@10 {progress.best:.4f} at step {progress.best_step}"
     )
-    return generator, best
+    return generator, best, progress
 
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
@@ -300,12 +304,53 @@ def index_stage(
     config: ConfigDict, workdir: Path, tokenizer: Tokenizer, generator: Generator, params: Any
 ) -> Index:
     """Inverted lists with the best model's embeddings."""
-    made = with_model(empty_index(tokenizer, config.model), generator, params)
-    inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
-    arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
     directory = workdir / "index" / "lists"
-    artifacts.write(directory, "index", arrays, inputs, config.decode.to_dict())
+    inputs = {
+        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
+        "model": tree_hash(params),
+    }
+    settings = config.model.to_dict()
+    if not artifacts.matches(directory, "index", inputs, settings):
+        started = time.perf_counter()
+        made = with_model(empty_index(tokenizer, config.model), generator, params)
+        arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
+        artifacts.write(directory, "index", arrays, inputs, settings, since(started))
     return index_from_arrays(artifacts.read(directory, "index")[0])
+
+
+def evaluate_stage(
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    features: ItemFeatures,
+    tokenizer: Tokenizer,
+    generator: Generator,
+    params: Any,
+    index: Index,
+) -> Evaluation:
+    """Validation and test, scored once."""
+    directory = workdir / "evaluation"
+    inputs = {
+        "data": artifacts.content_hash(workdir / "data"),
+        "features": artifacts.content_hash(workdir / "features"),
+        "index": artifacts.content_hash(workdir / "index" / "lists"),
+    }
+    settings = {"decode": config.decode.to_dict(), "max_length": config.train.max_length}
+    if not artifacts.matches(directory, EVALUATION, inputs, settings):
+        started = time.perf_counter()
+        made = evaluate(
+            raw,
+            features,
+            tokenizer,
+            generator,
+            params,
+            index,
+            section(config, "decode", DecodeConfig),
+            config.train.max_length,
+            workdir / "index" / "scann",
+        )
+        write_evaluation(directory, made, inputs, settings, **since(started))
+    return read_evaluation(directory)
 
 
 def profile_stage(
@@ -316,91 +361,12 @@ def profile_stage(
     params: Any,
     index: Index,
 ) -> None:
-    """Traces decode steps of one batch, phase by phase."""
+    """The phase table of decode steps, and the trace that it was read from."""
     settings: ProfileConfig = section(config, "profile", ProfileConfig)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
-    rows = np.resize(np.arange(len(evaluation.side)), settings.batch)
-    side = evaluation.side.take(np.sort(rows))
-    probes = min(decode.probes, index.n_cells)
-    coarse = jax.jit(lambda q: jax.lax.top_k(q.coarse, probes)[1])
-
-    @jax.jit
-    def gather(query: Any, cells: jax.Array) -> Any:
-        position, valid = gather_lists(index, query.archetype, cells)
-        entry = index.lists[query.archetype[:, None], position]
-        codes = (index.entry_coarse[entry], index.entry_fine[entry], index.entry_bias[entry])
-        return codes, valid, index.entry_item[entry]
-
-    @jax.jit
-    def fine(query: Any, gathered: Any) -> jax.Array:
-        codes, valid, _ = gathered
-        return jnp.where(valid, score_gathered(query, *codes), -jnp.inf)
-
-    best = jax.jit(lambda scores, items: top_k_ties(scores, items, decode.k))
-    batch = [jnp.asarray(a) for a in (side.coarse, side.fine, side.history > 0, side.archetype)]
-    table = trace_phases(
-        [
-            ("trunk", lambda r: user_query(generator, params, index.tables, *batch)),
-            ("coarse", lambda r: coarse(r["trunk"])),
-            ("gather", lambda r: gather(r["trunk"], r["coarse"])),
-            ("fine", lambda r: fine(r["trunk"], r["gather"])),
-            ("top_k", lambda r: best(r["fine"], r["gather"][2])),
-        ],
-        {},
-        settings.steps,
-        workdir / "profile",
-    )
-    artifacts.write_json(workdir / "profile" / "phases.json", table)
+    directory = workdir / "profile"
+    table = trace_decoding(generator, params, index, evaluation.side, decode, settings, directory)
+    artifacts.write_json(directory / "phases.json", table)
     columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")
     print(text_table(table, [*columns, Column("share", percent=True)]))
-
-
-def report_stage(
-    config: ConfigDict,
-    workdir: Path,
-    raw: RawDataset,
-    tokenizer: Tokenizer,
-    evaluation: Evaluation,
-) -> None:
-    """Metrics, lists, figures, page and the terminal's tables."""
-    results, catalogue, side = workdir / "results", raw.catalogue, evaluation.side
-    figures = results / "figures"
-    write_metrics(results / "metrics.json", evaluation.metrics)
-    write_recommendations(
-        results / "recommendations.parquet",
-        raw.interactions.user_ids[side.users],
-        catalogue.item_ids,
-        evaluation.lists.items,
-        evaluation.lists.scores,
-    )
-    metrics = nest(evaluation.metrics)
-    models, searches = comparison_rows(metrics), retrieval_rows(metrics)
-    draw_training(read_history(results / "history.jsonl"), figures / "training.png")
-    draw_bars(models, "ndcg@10", figures / "comparison.png")
-    draw_bars(searches, "ndcg@10", figures / "retrieval.png", "search")
-    at = raw.interactions.offsets[1:] - 1
-    draw_alpha(
-        tokenizer.readings.alpha[at],
-        np.asarray(tokenizer.archetypes.alpha),
-        tokenizer.archetype[at],
-        tokenizer.module.modalities,
-        figures / "alpha.png",
-    )
-    cells = tokenizer.book.cells
-    sizes = np.stack([np.bincount(column[1:], minlength=cells) for column in tokenizer.coarse])
-    draw_list_sizes(sizes, figures / "list_sizes.png")
-    names = cell_names(tokenizer.coarse[0], catalogue.titles, cells)
-    artifacts.write_json(results / "cells.json", names)
-    stories = tell_users(raw, tokenizer, evaluation, config.report.users, figures)
-    write_users(results / "users.json", stories)
-    page = build_page(workdir)
-    print("\nTest, history not excluded (best marked with a star)")
-    columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], models)
-    print(text_table(models, columns))
-    print("\nOne score, several searches")
-    print(text_table(searches, shown_columns(RETRIEVAL_COLUMNS, searches)))
-    for name in ("alpha_spearman", "alpha_spearman_oracle", "drift_f1", "churn"):
-        if f"pmat.{name}" in evaluation.metrics:
-            print(f"pmat.{name}: {evaluation.metrics[f'pmat.{name}']:.3f}")
-    print(f"\nseed {config.seed}, {evaluation.metrics['run.seconds']:.0f} s; report: {page}")

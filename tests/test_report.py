@@ -9,11 +9,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from semid_jax.report import figures, readme
+from semid_jax.report import figures, keep, readme
 from semid_jax.report.metrics import flatten, nest, read_history, read_metrics, write_metrics
 from semid_jax.report.page import build_page, comparison_rows
 from semid_jax.report.recommendations import write_recommendations
-from semid_jax.report.records import load_records, load_speed, write_record
+from semid_jax.report.records import (
+    Record,
+    load_records,
+    load_speed,
+    machine,
+    record_of,
+    write_record,
+)
 from semid_jax.report.tables import (
     Column,
     format_value,
@@ -287,10 +294,20 @@ def test_comparison_has_the_model_first_then_the_best_baseline():
 
 
 def record(results, model="hdnag", seed=0, ndcg=0.1, dataset="amazon_2014/Beauty"):
-    return write_record(
-        results, "baselines", model, dataset, seed, "python -m semid_jax.launch", 120.0, 1_000,
-        {"test.ndcg@10": ndcg, "test.recall@10": 2 * ndcg},
-    )  # fmt: skip
+    made = Record(
+        experiment="baselines",
+        model=model,
+        dataset=dataset,
+        seed=seed,
+        command="python -m semid_jax.launch",
+        revision="abc",
+        versions={"jax": "0"},
+        machine="2 cores",
+        seconds=120.0,
+        parameters=1_000,
+        metrics={"test.ndcg@10": ndcg, "test.recall@10": 2 * ndcg},
+    )
+    return write_record(results, made)
 
 
 def test_records_have_the_names_and_fields_of_the_design(tmp_path):
@@ -304,11 +321,32 @@ def test_records_have_the_names_and_fields_of_the_design(tmp_path):
     assert found["metrics"] == {"test": {"ndcg@10": 0.1, "recall@10": 0.2}}
     assert found["model"] == "hdnag/no_gate"
     assert found["dataset"] == "amazon_2014/Beauty"
-    assert "cores" in found["machine"]
+    assert "cores" in machine()
     assert "jax" in found["versions"]
     assert [r.seed for r in load_records(tmp_path)] == [3]
     with pytest.raises(InputError, match="model 'hdnga': a record's model is one of hdnag, sasrec"):
         record(tmp_path, "hdnga")
+
+
+def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
+    workdir = tmp_path / "run"
+    (workdir / "results").mkdir(parents=True)
+    config = {"data": {"name": "amazon_2014", "category": "Beauty"}}
+    made = {"command": "c", "revision": "r", "versions": {}, "machine": "m", "config": config}
+    (workdir / "config.json").write_text(json.dumps(made))
+    with pytest.raises(InputError, match="no readable metrics"):
+        record_of(workdir, "road", "hdnag")
+    flat = {"test.ndcg@10": 0.2, "run.seed": 3, "run.seconds": 9.5, "run.parameters": 7}
+    write_metrics(workdir / "results" / "metrics.json", flat)
+    arguments = [str(workdir), "--experiment=road", f"--results={tmp_path / 'kept'}"]
+    assert keep.main(arguments) == 0
+    (kept,) = load_records(tmp_path / "kept")
+    assert (kept.dataset, kept.seed, kept.seconds, kept.parameters) == (
+        "amazon_2014/Beauty", 3, 9.5, 7,
+    )  # fmt: skip
+    assert kept.metrics["test"] == {"ndcg@10": 0.2}
+    write_metrics(workdir / "results" / "metrics.json", {"test.ndcg@10": 0.2})
+    assert keep.main(arguments) == 2
 
 
 def test_records_that_are_none_are_named(tmp_path):

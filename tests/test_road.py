@@ -68,6 +68,15 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
     assert [row["phase"] for row in phases] == ["trunk", "coarse", "gather", "fine", "top_k"]
 
 
+def test_the_same_command_again_scores_nothing_twice(whole):
+    workdir, _ = whole
+    manifest = workdir / "evaluation" / "manifest.json"
+    before = manifest.stat().st_mtime_ns, metrics_of(workdir)
+    done = launch(workdir)
+    assert done.returncode == 0, done.stderr
+    assert (manifest.stat().st_mtime_ns, metrics_of(workdir)) == before
+
+
 def test_another_config_is_refused_in_one_line(whole):
     workdir, _ = whole
     done = launch(workdir, "--config.train.learning_rate=0.5")
@@ -98,3 +107,5 @@ def test_a_killed_run_ends_with_the_same_metrics(whole, tmp_path):
     ours, theirs = metrics_of(workdir), metrics_of(whole[0])
     for group in ("test", "validation", "sid", "pmat", "search"):
         assert ours[group] == theirs[group], group
+    history = [(w / "results" / "history.jsonl").read_text() for w in (workdir, whole[0])]
+    assert history[0] == history[1]

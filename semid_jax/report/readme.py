@@ -112,6 +112,8 @@ def _experiment_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], 
         _model_row(model, [record for record in records if record.model == model])
         for model in sorted({record.model for record in records})
     ]
+    own = {row["model"] for row in rows}
+    rows += [row for row in _neighbourhood_rows(records) if row["model"] not in own]
     rows.sort(key=lambda row: -(row.get("ndcg@10") or 0.0))
     columns = [
         Column("model"),
@@ -138,6 +140,16 @@ def _model_row(model: str, records: Sequence[Record]) -> dict[str, Any]:
         if name == "ndcg@10" and len(values) > 1:
             row["spread"] = stdev(values)
     return row
+
+
+def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The baselines without training that runs of record were compared with."""
+    groups = [record.metrics["baselines"] for record in records if "baselines" in record.metrics]
+    rows = []
+    for name in sorted({name for group in groups for name in group}):
+        found = [group[name] for group in groups if name in group]
+        rows.append({"model": name, **{m: mean(row[m] for row in found) for m in METRICS}})
+    return rows
 
 
 def _read(path: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from semid_jax import artifacts
-from semid_jax.report.metrics import nest
+from semid_jax.report.metrics import flatten, nest, read_metrics
 from semid_jax.types import InputError
 
 MODELS = (
@@ -66,55 +66,57 @@ class Record:
         return "-".join(names) + ".json"
 
 
-def write_record(
-    results: Path,
-    experiment: str,
-    model: str,
-    dataset: str,
-    seed: int,
-    command: str,
-    seconds: float,
-    parameters: Any,
-    metrics: Mapping[str, Any],
-) -> Path:
-    """Writes results/<experiment>/<dataset>-<model>-<seed>.json of a run on this machine, now.
+def write_record(results: Path, record: Record) -> Path:
+    """Writes results/<experiment>/<dataset>-<model>-<seed>.json.
 
     Args:
       results: the repository's results folder.
-      experiment: the name of the table that the run belongs to.
-      model: one of MODELS, or one of them with "/variant".
-      dataset: a builder's name, with "/Category" for Amazon.
-      seed: of the run.
-      command: that repeats it.
-      seconds: wall clock of the whole run.
-      parameters: trained numbers of the model.
-      metrics: nested as metrics.json, or flat names with dots.
+      record: a finished run; its metrics may have nested or flat names.
 
     Returns:
       The path of the file.
 
     Raises:
-      InputError: the model has no such name, or the disk is full.
+      InputError: the model has no name of MODELS, or the disk is full.
     """
-    if model.split("/")[0] not in MODELS:
-        raise InputError(f"model {model!r}: a record's model is one of {', '.join(MODELS)}")
-    nested = nest(metrics) if any("." in name for name in metrics) else metrics
-    record = Record(
-        experiment=experiment,
-        model=model,
-        dataset=dataset,
-        seed=seed,
-        command=command,
-        revision=artifacts.revision(),
-        versions=artifacts.versions(),
-        machine=machine(),
-        seconds=seconds,
-        parameters=parameters,
-        metrics=nested,
-    )
-    path = Path(results) / experiment / record.file_name
-    artifacts.write_json(path, record)
+    if record.model.split("/")[0] not in MODELS:
+        raise InputError(f"model {record.model!r}: a record's model is one of {', '.join(MODELS)}")
+    metrics = nest(flatten(record.metrics))
+    path = Path(results) / record.experiment / record.file_name
+    artifacts.write_json(path, dataclasses.replace(record, metrics=metrics))
     return path
+
+
+def record_of(workdir: Path, experiment: str, model: str) -> Record:
+    """What a finished run leaves for the record.
+
+    Args:
+      workdir: of the run.
+      experiment: the name of the table that the run belongs to.
+      model: one of MODELS, or one of them with "/variant".
+
+    Raises:
+      InputError: the run has not ended, or a file of it is torn.
+    """
+    made = _read(workdir / "config.json")
+    metrics = read_metrics(workdir / "results" / "metrics.json")
+    try:
+        data, run = made["config"]["data"], metrics["run"]
+        return Record(
+            experiment=experiment,
+            model=model,
+            dataset="/".join(filter(None, (data["name"], data["category"]))),
+            seed=int(run["seed"]),
+            command=made["command"],
+            revision=made["revision"],
+            versions=made["versions"],
+            machine=made["machine"],
+            seconds=float(run["seconds"]),
+            parameters=int(run["parameters"]),
+            metrics=metrics,
+        )
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{workdir}: no finished run, {error} is missing; run it again") from error
 
 
 def load_records(results: Path) -> list[Record]:

@@ -1,0 +1,42 @@
+"""Keeps a finished run as a run of record.
+
+python -m semid_jax.report.keep WORKDIR --experiment=road    writes results/road/….json
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from semid_jax.report.records import record_of, write_record
+from semid_jax.types import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Writes one record.
+
+    Args:
+      argv: arguments after the program's name; sys.argv's if not given.
+
+    Returns:
+      The exit code: 0, or 2 after one line about a wrong input.
+    """
+    parser = argparse.ArgumentParser(description="Keeps a finished run as a run of record.")
+    parser.add_argument("workdir", type=Path)
+    parser.add_argument("--experiment", required=True, help="the folder under results/")
+    parser.add_argument("--model", default="hdnag", help="hdnag, or hdnag/variant")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    options = parser.parse_args(argv)
+    try:
+        record = record_of(options.workdir, options.experiment, options.model)
+        print(write_record(options.results, record))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""The report stage: metrics, lists, figures, page and the terminal's tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semid_jax import artifacts
+from semid_jax.data.source import RawDataset
+from semid_jax.eval.run import Evaluation
+from semid_jax.quantize.cell_names import cell_names
+from semid_jax.report.config import ReportConfig
+from semid_jax.report.figures import draw_alpha, draw_bars, draw_list_sizes, draw_training
+from semid_jax.report.metrics import nest, read_history, write_metrics
+from semid_jax.report.page import (
+    ACCURACY,
+    RETRIEVAL_COLUMNS,
+    build_page,
+    comparison_rows,
+    retrieval_rows,
+)
+from semid_jax.report.recommendations import write_recommendations
+from semid_jax.report.stories import tell_users
+from semid_jax.report.tables import Column, metric_columns, shown_columns, text_table
+from semid_jax.report.users import write_users
+from semid_jax.train.semantic_ids import Tokenizer
+
+
+def report(
+    config: ReportConfig,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    evaluation: Evaluation,
+    run: Mapping[str, Any],
+) -> None:
+    """Fills WORKDIR/results from an evaluation, and prints its tables.
+
+    Args:
+      config: what is shown.
+      workdir: the run's folder.
+      raw: data set.
+      tokenizer: of the run.
+      evaluation: of the test.
+      run: flat metrics of the run itself: run.seed, run.seconds, run.stage_seconds.<stage>, ….
+    """
+    flat = {**evaluation.metrics, **run}
+    results, catalogue, side = workdir / "results", raw.catalogue, evaluation.side
+    figures = results / "figures"
+    write_metrics(results / "metrics.json", flat)
+    write_recommendations(
+        results / "recommendations.parquet",
+        raw.interactions.user_ids[side.users],
+        catalogue.item_ids,
+        evaluation.lists.items,
+        evaluation.lists.scores,
+    )
+    metrics = nest(flat)
+    models, searches = comparison_rows(metrics), retrieval_rows(metrics)
+    draw_training(read_history(results / "history.jsonl"), figures / "training.png")
+    draw_bars(models, "ndcg@10", figures / "comparison.png")
+    draw_bars(searches, "ndcg@10", figures / "retrieval.png", "search")
+    at = raw.interactions.offsets[1:] - 1
+    draw_alpha(
+        tokenizer.readings.alpha[at],
+        np.asarray(tokenizer.archetypes.alpha),
+        tokenizer.archetype[at],
+        tokenizer.module.modalities,
+        figures / "alpha.png",
+    )
+    cells = tokenizer.book.cells
+    sizes = np.stack([np.bincount(column[1:], minlength=cells) for column in tokenizer.coarse])
+    draw_list_sizes(sizes, figures / "list_sizes.png")
+    names = cell_names(tokenizer.coarse[0], catalogue.titles, cells)
+    artifacts.write_json(results / "cells.json", names)
+    stories = tell_users(raw, tokenizer, evaluation, config.users, figures)
+    write_users(results / "users.json", stories)
+    page = build_page(workdir)
+    print("\nTest, history not excluded (best marked with a star)")
+    columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], models)
+    print(text_table(models, columns))
+    print("\nOne score, several searches")
+    print(text_table(searches, shown_columns(RETRIEVAL_COLUMNS, searches)))
+    for name in ("alpha_spearman", "alpha_spearman_oracle", "drift_f1", "churn"):
+        if f"pmat.{name}" in flat:
+            print(f"pmat.{name}: {flat[f'pmat.{name}']:.3f}")
+    spent = ", ".join(f"{stage} {n:.0f}" for stage, n in metrics["run"]["stage_seconds"].items())
+    print(f"\nseed {flat['run.seed']}, {flat['run.seconds']:.0f} s ({spent})\nreport: {page}")
