@@ -23,8 +23,9 @@ def update_codes(
     """Incremental update of the read sides of n users.
 
     A code moves only if its distance under the new weights beats the old code's by `margin` of the
-    mean distance (hysteresis); fine digits go before coarse codes, the largest savings first, and
-    at most `budget` of a user's T (1 + L) codes move. Where digits are residuals, a coarse code
+    user's mean distance (hysteresis); fine digits go before coarse codes, the largest savings
+    first, and at most `budget` of a user's T (1 + L) codes move: no user's update depends on who
+    else is in the batch. Where digits are residuals, a coarse code
     takes its digits along, and they count.
 
     Args:
@@ -33,7 +34,7 @@ def update_codes(
       coarse: int32[n, T], the codes so far.
       fine: uint8[n, T, L].
       mask: bool[n, T], False on padding.
-      margin: share of the mean squared distance that a move has to save.
+      margin: share of the user's mean squared distance that a move has to save.
       budget: share of the user's codes that may move.
 
     Returns:
@@ -46,19 +47,19 @@ def update_codes(
 
     def saving(distance: jax.Array, code: jax.Array, valid: jax.Array) -> jax.Array:
         old = jnp.take_along_axis(distance, code[..., None].astype(jnp.int32), -1)[..., 0]
-        weight = jnp.broadcast_to(valid, old.shape)
-        mean = jnp.sum(old * weight) / jnp.maximum(jnp.sum(weight), 1.0)
+        valid = jnp.broadcast_to(valid, old.shape)
+        mean = jnp.mean(old, axis=range(1, old.ndim), where=valid, keepdims=True)
         gain = (old - jnp.min(distance, axis=-1)) / jnp.maximum(mean, 1e-9)
-        return jnp.where((gain > margin) & valid, gain, 0.0)
+        return jnp.where((gain > margin) & valid, gain, 0.0).reshape(n, -1)
 
     digit_gain = saving(to_digit, fine, mask[..., None])
     cell_gain = saving(to_cell, coarse, mask)
+    gain = jnp.concatenate([digit_gain, cell_gain], axis=1)
+    is_cell = jnp.broadcast_to(jnp.arange(gain.shape[1]) >= T * L, gain.shape)
     cell_cost = 1 if book.absolute else 1 + L
-    gain = jnp.concatenate([digit_gain.reshape(n, -1) + 1e6 * (digit_gain > 0).reshape(n, -1),
-                            cell_gain.reshape(n, -1)], axis=1)  # fmt: skip
     cost = jnp.concatenate([jnp.ones((n, T * L)), jnp.full((n, T), float(cell_cost))], axis=1)
     cost = jnp.where(gain > 0, cost, 0.0)
-    order = jnp.argsort(-gain, axis=1, stable=True)
+    order = jnp.lexsort((-gain, is_cell), axis=1)
     spent = jnp.cumsum(jnp.take_along_axis(cost, order, axis=1), axis=1)
     allowed = budget * jnp.sum(mask, axis=1, keepdims=True) * (1 + L)
     granted = jnp.zeros_like(gain, bool)
