@@ -176,7 +176,8 @@ def draw_user(
       short: float[T, M], short-term weights after each interaction.
       long: float[T, M], long-term weights, or None.
       drift: float[T], the drift score.
-      threshold: above it the user's codes are updated.
+      threshold: above it the user's codes are updated; infinite where no history is long enough
+        to judge, then it is not drawn.
       updates: positions of the updates.
       modalities: M names.
       path: the PNG.
@@ -193,12 +194,14 @@ def draw_user(
     upper.set_ylim(0, 1)
     _finish(upper, "", "weight" + ("\n(dotted: long-term)" if long is not None else ""))
     lower.plot(time, drift, color=INK, linewidth=1.8)
-    lower.axhline(threshold, color=RED, linewidth=1.4, linestyle="--", label="threshold")
-    lower.fill_between(time, threshold, drift, where=drift > threshold, color=RED, alpha=0.22,
-                       interpolate=True, linewidth=0)  # fmt: skip
-    low = min(float(np.min(drift)), 0.0)
-    high = max(float(np.max(drift)), threshold)
-    lower.set_ylim(low - 0.05 * (high - low), high + 0.15 * (high - low))
+    low, high = min(float(np.min(drift)), 0.0), float(np.max(drift))
+    if np.isfinite(threshold):
+        high = max(high, threshold)
+        lower.axhline(threshold, color=RED, linewidth=1.4, linestyle="--", label="threshold")
+        lower.fill_between(time, threshold, drift, where=drift > threshold, color=RED, alpha=0.22,
+                           interpolate=True, linewidth=0)  # fmt: skip
+    room = max(high - low, 1e-3)
+    lower.set_ylim(low - 0.05 * room, high + 0.15 * room)
     for axes in (upper, lower):
         for i, update in enumerate(updates):
             axes.axvline(update + 1, color=GREEN, linewidth=1.6, alpha=0.8,
@@ -208,7 +211,8 @@ def draw_user(
                          label="true drift" if axes is lower else None)  # fmt: skip
     _finish(lower, "interactions", "drift score")
     for axes in (upper, lower):
-        axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
+        if axes.get_legend_handles_labels()[1]:
+            axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     axes.set_xlim(1, max(len(drift), 2))
     return _save(figure, path)
 
