@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from semid_jax.models.pmat_losses import (
     next_item_loss,
     reconstruction_loss,
 )
+from semid_jax.parallel import Parallel
 from semid_jax.types import Interactions, ItemFeatures
 
 
@@ -216,9 +216,12 @@ def fit_pmat(
     config: PmatConfig,
     width: int,
     seed: int,
-    report: Callable[[str], None] = print,
+    devices: list[jax.Device] | None = None,
 ) -> Any:
-    """Trains PMAT on the train part.
+    """Trains PMAT on the train part; users of a batch are spread over all devices.
+
+    The step is one program over the whole batch (its contrasts need all of it), which the compiler
+    partitions along the users; the result is that of one device.
 
     Args:
       features: normalised features.
@@ -226,7 +229,7 @@ def fit_pmat(
       config: settings.
       width: T, window of history.
       seed: of everything random here.
-      report: takes the closing line.
+      devices: default all.
 
     Returns:
       Parameters.
@@ -245,12 +248,14 @@ def fit_pmat(
         jnp.zeros((1, m)),
     )
     population = Population(jnp.zeros((m, d)), jnp.ones(m))
+    parallel = Parallel("shard_map", devices)
     params = module.init(key, one, blank, population, method=Pmat.initialise)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.learning_rate, min(50, config.steps // 2), max(config.steps, 2)
     )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.98))
-    state = optimiser.init(params)
+    params, inputs = parallel.replicate(params), parallel.replicate(inputs)
+    state = parallel.replicate(optimiser.init(params))
 
     @jax.jit
     def step(
@@ -265,6 +270,7 @@ def fit_pmat(
 
     known = np.flatnonzero(split_end(interactions, "train") >= 2)
     size = min(config.batch_size, len(known))
+    size = size - size % len(parallel.devices) or size
     longest = int(split_end(interactions, "train").max())
     width = min(width + 1, longest)
     parts: dict[str, jax.Array] = {}
@@ -272,12 +278,14 @@ def fit_pmat(
     for number in bar:
         users = rng.choice(known, size, replace=False)
         history = sample_windows(interactions, users, width, rng)
+        if size % len(parallel.devices) == 0:
+            history = parallel.split(history)
         params, state, parts = step(params, state, inputs, history, jnp.int32(number))
         if number % 50 == 49:
             bar.set_postfix_str(f"loss {float(parts['next_item_loss']):.3f}")
     said = ", ".join(f"{name.replace('_', ' ')} {float(v):.3f}" for name, v in parts.items())
-    report(f"tokenize: PMAT after {config.steps} steps: {said}")
-    return params
+    print(f"tokenize: PMAT after {config.steps} steps: {said}")
+    return parallel.fetch(params)
 
 
 @struct.dataclass
