@@ -8,46 +8,20 @@ Nothing is ever pickled: arrays are `.npy` files, everything else is JSON.
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import errno
-import fcntl
-import functools
 import hashlib
-import importlib.metadata
 import json
-import math
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 import numpy as np
 
+from semid_jax import disk, provenance
 from semid_jax.types import InputError
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
 
-# What a result depends on; the rest of the environment is pinned by constraints.txt.
-_PACKAGES = (
-    "semid_jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "numpy",
-    "grain",
-    "tensorflow-datasets",
-    "scann",
-)
-_CODE = ("semid_jax", "configs", "launch", "pyproject.toml", "constraints.txt")
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 _AGAIN = "delete {directory} and run the same command again"
 
 
@@ -77,7 +51,7 @@ def write(
     """
     directory = Path(directory)
     _refuse_foreign(directory, kind)
-    with atomic_folder(directory) as folder:
+    with disk.atomic_folder(directory) as folder:
         table = {name: _save_array(folder, name, array) for name, array in sorted(arrays.items())}
         return seal(folder, kind, inputs, config, extra, arrays=table)
 
@@ -172,7 +146,7 @@ def seal(
 ) -> str:
     """Writes the manifest over whatever files a folder holds; the last act of making an artefact.
 
-    `write` does this for arrays; call it inside `atomic_folder` for files of other formats.
+    `write` does this for arrays; call it inside `disk.atomic_folder` for files of other formats.
 
     Args:
       folder: the folder, still under its temporary name.
@@ -199,11 +173,11 @@ def seal(
         "inputs": dict(inputs),
         "config": config,
         "extra": dict(extra or {}),
-        "versions": versions(),
-        "revision": revision(),
+        "versions": provenance.versions(),
+        "revision": provenance.revision(),
     }
     manifest["content_hash"] = _content_hash(manifest)
-    write_json(folder / MANIFEST, manifest)
+    disk.write_json(folder / MANIFEST, manifest)
     return str(manifest["content_hash"])
 
 
@@ -231,91 +205,6 @@ def check(directory: Path, kind: str) -> dict[str, Any]:
     return manifest
 
 
-@contextlib.contextmanager
-def atomic_folder(directory: Path) -> Iterator[Path]:
-    """Lends a temporary folder that takes the directory's place on success and is gone on error.
-
-    Args:
-      directory: the final place; what lies there is replaced.
-
-    Yields:
-      The temporary folder, on the same disk.
-
-    Raises:
-      InputError: the disk is full or not writable.
-    """
-    directory = Path(os.path.abspath(directory))
-    with disk_errors(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(directory)
-        folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}.tmp-", dir=directory.parent))
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder.chmod(0o777 & ~_umask())
-            yield folder
-            _sync(folder)
-            _replace(folder, directory)
-        finally:
-            os.close(lock)
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def disk_errors(place: Path) -> Iterator[None]:
-    """Turns a full or unwritable disk into one line for the user.
-
-    Args:
-      place: what was being written.
-
-    Raises:
-      InputError: in place of the OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        where = error.filename or place
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise InputError(
-                f"{where}: the disk is full; nothing half-written was left: free space there, "
-                "or choose another place with --workdir, and run the same command again"
-            ) from error
-        if error.errno in _UNWRITABLE and _is_about(error, place):
-            raise InputError(
-                f"{place}: cannot be written ({where}: {error.strerror}); choose another place "
-                "with --workdir or change the permissions"
-            ) from error
-        raise
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that readers see the old file or the new one, never a part.
-
-    Args:
-      path: the file.
-      value: what to write; dataclasses, tuples and numpy values become plain, numbers that are
-        not finite become null.
-
-    Raises:
-      InputError: the disk is full or not writable.
-    """
-    path = Path(path)
-    text = json.dumps(_finite(_plain(value)), indent=2, allow_nan=False) + "\n"
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.tmp-", dir=path.parent)
-        try:
-            with open(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_umask())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-
-
 def config_hash(config: Mapping[str, Any]) -> str:
     """The hash of a configuration; the order of its keys does not matter.
 
@@ -325,42 +214,8 @@ def config_hash(config: Mapping[str, Any]) -> str:
     Returns:
       sha256 in hexadecimal.
     """
-    text = json.dumps(_plain(config), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(disk.plain(config), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-@functools.cache
-def _versions() -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version())]
-    for package in _PACKAGES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found.append((package, importlib.metadata.version(package)))
-    return tuple(found)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that results depend on; absent ones are left out."""
-    return dict(_versions())
-
-
-@functools.cache
-def revision() -> str:
-    """The git revision of this code, "-dirty" added if tracked code differs, or "unknown"."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return "unknown"
-    git = ["git", "-C", str(root)]
-    try:
-        head = _output([*git, "rev-parse", "HEAD"])
-        changes = _output([*git, "status", "--porcelain", "--untracked-files=no", "--", *_CODE])
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return f"{head}-dirty" if changes else head
-
-
-def _output(command: list[str]) -> str:
-    result = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
-    return result.stdout.strip()
 
 
 class _Sink:
@@ -453,93 +308,3 @@ def _refuse_foreign(directory: Path, kind: str) -> None:
 def _hash(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _replace(folder: Path, directory: Path) -> None:
-    """Renames over the directory; a directory that has files must step aside first."""
-    if directory.exists():
-        aside = Path(tempfile.mkdtemp(prefix=f".{directory.name}.tmp-", dir=directory.parent))
-        os.rename(directory, aside / "old")
-        try:
-            os.rename(folder, directory)
-        except BaseException:
-            os.rename(aside / "old", directory)
-            raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
-    else:
-        os.rename(folder, directory)
-    _sync_one(directory.parent)
-
-
-def _remove_abandoned(directory: Path) -> None:
-    """Removes temporary folders of killed runs; a live one holds a lock on its folder."""
-    for folder in directory.parent.glob(f".{directory.name}.tmp-*"):
-        try:
-            lock = os.open(folder, os.O_RDONLY)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except OSError:
-            continue
-        finally:
-            os.close(lock)
-
-
-def _sync(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        _sync_one(path)
-
-
-def _sync_one(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _is_about(error: OSError, place: Path) -> bool:
-    """Whether an error names the place, what is in it or above it, or its temporary folder."""
-    if not isinstance(error.filename, str | os.PathLike):
-        return False
-    named, place = Path(os.path.abspath(error.filename)), Path(os.path.abspath(place))
-    temporary = named.is_relative_to(place.parent) and any(
-        part.startswith(f".{place.name}.tmp-") for part in named.parts
-    )
-    return named.is_relative_to(place) or place.is_relative_to(named) or temporary
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def _plain(value: Any) -> Any:
-    """Values that JSON can hold."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain({f.name: getattr(value, f.name) for f in dataclasses.fields(value)})
-    if hasattr(value, "items"):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(_plain(item) for item in value)
-    if isinstance(value, np.generic | np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

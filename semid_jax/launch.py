@@ -28,7 +28,7 @@ from absl import flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict, config_flags
 
-from semid_jax import artifacts
+from semid_jax import disk
 from semid_jax.types import InputError
 
 DEFAULT_CONFIG = Path("configs", "hdnag.py")
@@ -58,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Late, so that a mistyped flag is met before jax is loaded.
         from semid_jax import stages
 
-        with artifacts.disk_errors(workdir):
+        with disk.disk_errors(workdir):
             stages.run(config, workdir, arguments)
     except InputError as error:
         print(f"error: {_one_line(error)}", file=sys.stderr)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from semid_jax import artifacts
+from semid_jax import artifacts, disk, provenance
 from semid_jax.checkpoint import tree_hash
 from semid_jax.data import builders
 from semid_jax.data.config import DataConfig, check_name, read
@@ -42,7 +42,6 @@ from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.report.config import ReportConfig
 from semid_jax.report.metrics import flatten
-from semid_jax.report.records import machine
 from semid_jax.report.run import report
 from semid_jax.report.tables import Column, text_table
 from semid_jax.train import tokenizer_arrays
@@ -116,9 +115,9 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     launcher = os.environ.get("SEMID_LAUNCHER", "python -m semid_jax.launch")
     made = {
         "command": f"{launcher} {shlex.join(argv)}".strip(),
-        "versions": artifacts.versions(),
-        "revision": artifacts.revision(),
-        "machine": machine(),
+        "versions": provenance.versions(),
+        "revision": provenance.revision(),
+        "machine": provenance.machine(),
     }
     if path.exists():
         try:
@@ -138,7 +137,7 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
                 "name another --workdir, or delete this one"
             )
     workdir.mkdir(parents=True, exist_ok=True)
-    artifacts.write_json(path, {**made, "config": plain})
+    disk.write_json(path, {**made, "config": plain})
 
 
 def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
@@ -149,7 +148,7 @@ def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
         started = time.perf_counter()
         synthetic = section(config, "synthetic", SyntheticConfig)
         raw = read(section(config, "data", DataConfig), synthetic)
-        with artifacts.atomic_folder(directory) as folder:
+        with disk.atomic_folder(directory) as folder:
             builders.write(raw, folder, config.data.name)
             artifacts.seal(folder, "data", {}, settings, since(started))
     raw = builders.read(directory)
@@ -366,7 +365,7 @@ def profile_stage(
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
     directory = workdir / "profile"
     table = trace_decoding(generator, params, index, evaluation.side, decode, settings, directory)
-    artifacts.write_json(directory / "phases.json", table)
+    disk.write_json(directory / "phases.json", table)
     columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")
     print(text_table(table, [*columns, Column("share", percent=True)]))

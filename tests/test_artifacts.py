@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from semid_jax import artifacts
+from semid_jax import artifacts, disk, provenance
 from semid_jax.types import InputError
 
 CONFIG = {"steps": 10, "rates": (0.1, 0.2), "name": "a"}
@@ -187,7 +187,7 @@ def test_pickles_are_neither_written_nor_read(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"array 'x' has dtype object"):
         write_example(tmp_path / "tokenizer", arrays={"x": objects})
     assert list(tmp_path.iterdir()) == []
-    with artifacts.atomic_folder(tmp_path / "tokenizer") as folder:
+    with disk.atomic_folder(tmp_path / "tokenizer") as folder:
         np.save(folder / "x.npy", objects, allow_pickle=True)
         entry = {"file": "x.npy", "shape": [1], "dtype": "object"}
         artifacts.seal(folder, "tokenizer", {}, {}, arrays={"x": entry})
@@ -248,7 +248,7 @@ def test_unwritable_place_is_named(tmp_path: Path) -> None:
 def test_other_errors_are_not_blamed_on_the_disk(tmp_path: Path) -> None:
     for named in ("/elsewhere/data.csv", str(tmp_path / "neighbour")):
         other = PermissionError(errno.EACCES, "Permission denied", named)
-        with pytest.raises(PermissionError), artifacts.atomic_folder(tmp_path / "data"):
+        with pytest.raises(PermissionError), disk.atomic_folder(tmp_path / "data"):
             raise other
         assert list(tmp_path.iterdir()) == []
 
@@ -257,14 +257,14 @@ def test_full_disk_elsewhere_is_named() -> None:
     full = OSError(errno.ENOSPC, "No space left on device", "/tmp/elsewhere")
     with (
         pytest.raises(InputError, match="/tmp/elsewhere: the disk is full"),
-        artifacts.disk_errors(Path("w")),
+        disk.disk_errors(Path("w")),
     ):
         raise full
 
 
 def test_folder_appears_only_when_complete(tmp_path: Path) -> None:
     place = tmp_path / "scann"
-    with artifacts.atomic_folder(place) as folder:
+    with disk.atomic_folder(place) as folder:
         assert not place.exists()
         (folder / "part").write_text("1")
         content = artifacts.seal(folder, "scann", {"index": "i"}, {"probes": 16})
@@ -274,12 +274,12 @@ def test_folder_appears_only_when_complete(tmp_path: Path) -> None:
 
 def test_failed_folder_leaves_the_old_one(tmp_path: Path) -> None:
     place = tmp_path / "scann"
-    with artifacts.atomic_folder(place) as folder:
+    with disk.atomic_folder(place) as folder:
         (folder / "part").write_text("1")
         artifacts.seal(folder, "scann", {}, {})
 
     def fail() -> None:
-        with artifacts.atomic_folder(place) as folder:
+        with disk.atomic_folder(place) as folder:
             (folder / "part").write_text("2")
             raise KeyError
 
@@ -297,8 +297,8 @@ def test_killed_write_leaves_nothing_that_counts(tmp_path: Path) -> None:
     code = (
         "import os, signal, sys, numpy as np\n"
         "from pathlib import Path\n"
-        "from semid_jax import artifacts\n"
-        "with artifacts.atomic_folder(Path(sys.argv[1])) as folder:\n"
+        "from semid_jax import disk\n"
+        "with disk.atomic_folder(Path(sys.argv[1])) as folder:\n"
         "    (folder / 'half').write_text('x')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
@@ -325,7 +325,7 @@ def test_temporary_folder_of_a_live_run_is_left_alone(tmp_path: Path) -> None:
 
 def test_json_is_plain_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "results" / "metrics.json"
-    artifacts.write_json(path, {"a": 1})
+    disk.write_json(path, {"a": 1})
     value = {
         "ndcg": np.float32(0.5),
         "rank": np.int64(3),
@@ -334,7 +334,7 @@ def test_json_is_plain_and_replaced_whole(tmp_path: Path) -> None:
         "place": tmp_path,
         "pair": (True, float("inf")),
     }
-    artifacts.write_json(path, value)
+    disk.write_json(path, value)
     assert json.loads(path.read_text()) == {
         "ndcg": 0.5,
         "rank": 3,
@@ -344,7 +344,7 @@ def test_json_is_plain_and_replaced_whole(tmp_path: Path) -> None:
         "pair": [True, None],
     }
     with pytest.raises(TypeError):
-        artifacts.write_json(path, {"a": object()})
+        disk.write_json(path, {"a": object()})
     assert names_beside(path) == ["metrics.json"]
 
 
@@ -357,9 +357,10 @@ def test_config_hash_sees_values_not_order() -> None:
 
 
 def test_versions_and_revision() -> None:
-    versions = artifacts.versions()
+    versions = provenance.versions()
     assert versions["python"] == ".".join(map(str, sys.version_info[:3]))
     assert {"jax", "flax", "semid_jax"} <= versions.keys()
     versions["jax"] = "changed"
-    assert artifacts.versions()["jax"] != "changed"
-    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", artifacts.revision())
+    assert provenance.versions()["jax"] != "changed"
+    assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?|unknown", provenance.revision())
+    assert "cores" in provenance.machine()

@@ -23,7 +23,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax import artifacts
+from semid_jax import artifacts, disk
 from semid_jax.decode.exact import check_query
 from semid_jax.decode.index import Index, index_arrays
 from semid_jax.decode.retrieved import Retrieved
@@ -68,7 +68,7 @@ class ScannSearcher:
           InputError: scann is not installed, or the disk is full.
         """
         _require()
-        with artifacts.atomic_folder(Path(directory)) as folder:
+        with disk.atomic_folder(Path(directory)) as folder:
             for a in range(index.n_archetypes):
                 part = folder / _name(a)
                 part.mkdir()

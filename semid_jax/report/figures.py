@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from semid_jax.report.whole_file import whole_file
+from semid_jax.disk import whole_file
 
 # Okabe and Ito's colours, told apart by colour-blind readers too; blue is the model's own.
 BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semid_jax import artifacts
+from semid_jax import disk
 from semid_jax.types import InputError
 
 
@@ -49,7 +49,7 @@ def write_metrics(path: Path, flat: Mapping[str, Any]) -> None:
       path: results/metrics.json.
       flat: name with dots -> number, e.g. "test.ndcg@10".
     """
-    artifacts.write_json(path, nest(flat))
+    disk.write_json(path, nest(flat))
 
 
 def read_metrics(path: Path) -> dict[str, Any]:

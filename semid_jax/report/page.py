@@ -9,11 +9,11 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from semid_jax.disk import whole_file
 from semid_jax.report.metrics import flatten, read_metrics
 from semid_jax.report.page_style import STYLE
 from semid_jax.report.tables import Column, format_value, html_table, metric_columns, shown_columns
 from semid_jax.report.users import UserStory, read_users
-from semid_jax.report.whole_file import whole_file
 
 ACCURACY = ("ndcg@10", "recall@10", "ndcg@5", "recall@5", "mrr@10", "recall@50")
 _SHOWN_ITEMS = 8

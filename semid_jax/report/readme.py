@@ -13,9 +13,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from semid_jax.disk import whole_file
 from semid_jax.report.records import Record, load_records, load_speed
 from semid_jax.report.tables import Column, markdown_table, metric_columns, shown_columns
-from semid_jax.report.whole_file import whole_file
 from semid_jax.types import InputError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

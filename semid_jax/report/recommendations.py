@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from semid_jax.report.whole_file import whole_file
+from semid_jax.disk import whole_file
 
 SCHEMA = pa.schema(
     [

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from semid_jax import artifacts
+from semid_jax import disk
 from semid_jax.report.metrics import flatten, nest, read_metrics
 from semid_jax.types import InputError
 
@@ -83,7 +81,7 @@ def write_record(results: Path, record: Record) -> Path:
         raise InputError(f"model {record.model!r}: a record's model is one of {', '.join(MODELS)}")
     metrics = nest(flatten(record.metrics))
     path = Path(results) / record.experiment / record.file_name
-    artifacts.write_json(path, dataclasses.replace(record, metrics=metrics))
+    disk.write_json(path, dataclasses.replace(record, metrics=metrics))
     return path
 
 
@@ -154,28 +152,6 @@ def load_speed(results: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}: the benchmark has no rows; run it again")
         files.append({"machine": path.stem, **found})
     return files
-
-
-def machine() -> str:
-    """This machine in words: cores, processor, memory, and jax's devices if any is no CPU."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        processor = models[0] if models else processor
-    except OSError:
-        pass
-    words = [f"{len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity")
-             else f"{os.cpu_count()} cores", processor]  # fmt: skip
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-        words.append(f"{memory:.0f} GiB")
-    import jax  # late: reading records needs no device
-
-    devices = jax.devices()
-    if devices[0].platform != "cpu":
-        words.append(f"{len(devices)} x {devices[0].device_kind}")
-    return ", ".join(words)
 
 
 def _read(path: Path) -> dict[str, Any]:

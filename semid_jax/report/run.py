@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semid_jax import artifacts
+from semid_jax import disk
 from semid_jax.data.source import RawDataset
 from semid_jax.eval.run import Evaluation
 from semid_jax.quantize.cell_names import cell_names
@@ -75,7 +75,7 @@ def report(
     sizes = np.stack([np.bincount(column[1:], minlength=cells) for column in tokenizer.coarse])
     draw_list_sizes(sizes, figures / "list_sizes.png")
     names = cell_names(tokenizer.coarse[0], catalogue.titles, cells)
-    artifacts.write_json(results / "cells.json", names)
+    disk.write_json(results / "cells.json", names)
     stories = tell_users(raw, tokenizer, evaluation, config.users, figures)
     write_users(results / "users.json", stories)
     page = build_page(workdir)

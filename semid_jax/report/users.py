@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from semid_jax import artifacts
+from semid_jax import disk
 from semid_jax.types import InputError
 
 
@@ -52,7 +52,7 @@ class UserStory:
 
 def write_users(path: Path, stories: Sequence[UserStory]) -> None:
     """Writes results/users.json."""
-    artifacts.write_json(path, [dataclasses.asdict(story) for story in stories])
+    disk.write_json(path, [dataclasses.asdict(story) for story in stories])
 
 
 def read_users(path: Path) -> list[UserStory]:
