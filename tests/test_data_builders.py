@@ -95,9 +95,8 @@ def test_missing_notes_and_torn_truth_are_named(tmp_path, world):
         builders.read(tmp_path / "nothing")
     builders.write(world, tmp_path / "data", "synthetic")
     (tmp_path / "data" / "truth" / "alpha_end.npy").write_bytes(b"x")
-    for read in (builders.read, builders.read_interactions, builders.read_catalogue):
-        with pytest.raises(InputError, match=r"alpha_end.npy: missing or torn"):
-            read(tmp_path / "data")
+    with pytest.raises(InputError, match=r"alpha_end.npy: missing or torn"):
+        builders.read(tmp_path / "data")
 
 
 def test_two_data_sets_in_one_folder_are_refused(tmp_path, world):

@@ -224,8 +224,8 @@ def read(data_dir: Path) -> RawDataset:
     """
     notes = check_files(data_dir)
     return RawDataset(
-        read_interactions(data_dir, checked=True),
-        read_catalogue(data_dir, checked=True),
+        _read_interactions(data_dir),
+        _read_catalogue(data_dir),
         notes,
         _read_truth(data_dir),
     )
@@ -260,18 +260,7 @@ def _torn(path: Path, data_dir: Path) -> InputError:
     return InputError(f"{path}: missing or torn; delete {data_dir} and run again")
 
 
-def read_interactions(data_dir: Path, checked: bool = False) -> Interactions:
-    """Reads the users table.
-
-    Args:
-      data_dir: what `write` wrote.
-      checked: the hashes have been compared already.
-
-    Raises:
-      InputError: a file is missing or torn; names it and the remedy.
-    """
-    if not checked:
-        check_files(data_dir)
+def _read_interactions(data_dir: Path) -> Interactions:
     rows, summary = _read_table(data_dir, USERS)
     lengths = [len(row["history"]) for row in rows]
     times = np.concatenate([row["times"] for row in rows]) if summary["has_times"] else None
@@ -284,18 +273,7 @@ def read_interactions(data_dir: Path, checked: bool = False) -> Interactions:
     )
 
 
-def read_catalogue(data_dir: Path, checked: bool = False) -> Catalogue:
-    """Reads the items table.
-
-    Args:
-      data_dir: what `write` wrote.
-      checked: the hashes have been compared already.
-
-    Raises:
-      InputError: a file is missing or torn; names it and the remedy.
-    """
-    if not checked:
-        check_files(data_dir)
+def _read_catalogue(data_dir: Path) -> Catalogue:
     rows, summary = _read_table(data_dir, ITEMS)
 
     def text(field: str) -> np.ndarray:
