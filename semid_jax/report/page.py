@@ -37,7 +37,10 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "diversity": ("Lists beyond accuracy", "Coverage, concentration, novelty, diversity."),
     "data": ("Data", "What was read."),
 }
-_OWN_SECTIONS = ("test", "validation", "test_without_history", "baselines", "retrieval")
+_OWN_SECTIONS = (
+    "test", "validation", "test_without_history", "baselines", "baselines_without_history",
+    "retrieval",
+)  # fmt: skip
 
 
 def build_page(workdir: Path) -> Path:
@@ -85,21 +88,25 @@ def build_page(workdir: Path) -> Path:
     return target
 
 
-def comparison_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+def comparison_rows(
+    metrics: Mapping[str, Any], model: str = "test", baselines: str = "baselines"
+) -> list[dict[str, Any]]:
     """Rows of the table of models: the model first, then the baselines, best NDCG@10 first.
 
     Args:
       metrics: nested, as metrics.json.
+      model: the group of the model's metrics.
+      baselines: the group of the baselines' metrics.
 
     Returns:
       {"model", "highlight", and the metrics with their "_low" and "_high"}.
     """
     rows: list[dict[str, Any]] = []
-    if metrics.get("test"):
-        rows.append({"model": "HDNAG", "highlight": True, **metrics["test"]})
-    baselines = [{"model": name, **row} for name, row in metrics.get("baselines", {}).items()]
-    baselines.sort(key=lambda row: -(row.get("ndcg@10") or 0.0))
-    return rows + baselines
+    if metrics.get(model):
+        rows.append({"model": "HDNAG", "highlight": True, **metrics[model]})
+    others = [{"model": name, **row} for name, row in metrics.get(baselines, {}).items()]
+    others.sort(key=lambda row: -(row.get("ndcg@10") or 0.0))
+    return rows + others
 
 
 def retrieval_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -158,18 +165,15 @@ def _comparison(metrics: Mapping[str, Any]) -> str:
         return ""
     columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], rows)
     html = f'<h2>Accuracy on the test items</h2><div class="card">{html_table(rows, columns)}</div>'
-    others = [
-        {"setting": text, **metrics[group]}
-        for group, text in (
-            ("validation", "validation"),
-            ("test", "test"),
-            ("test_without_history", "test, history excluded"),
-        )
-        if metrics.get(group)
-    ]
-    if len(others) > 1:
-        columns = shown_columns([Column("setting"), *_plain(ACCURACY)], others)
-        html += f'<div class="card"><h3>HDNAG by protocol</h3>{html_table(others, columns)}</div>'
+    apart = comparison_rows(metrics, "test_without_history", "baselines_without_history")
+    if apart:
+        columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], apart)
+        table = html_table(apart, columns)
+        html += f'<div class="card"><h3>History excluded from the lists</h3>{table}</div>'
+    if metrics.get("validation"):
+        own = [{"setting": text, **metrics[text]} for text in ("validation", "test")]
+        columns = shown_columns([Column("setting"), *_plain(ACCURACY)], own)
+        html += f'<div class="card"><h3>HDNAG by split</h3>{html_table(own, columns)}</div>'
     return html
 
 
