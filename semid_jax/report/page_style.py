@@ -28,8 +28,8 @@ p { margin: 6px 0; max-width: 76ch; }
   background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 16px 18px;
   margin: 0 0 16px; overflow-x: auto;
 }
-.grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(300px, 1fr)); gap: 16px; }
-.grid > .card { margin: 0; }
+.grid { columns: 300px; column-gap: 16px; }
+.grid > .card { margin: 0 0 16px; break-inside: avoid; }
 .figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(430px, 1fr)); gap: 16px; }
 figure {
   margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 8px; padding: 14px;
