@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from decode_world import KINDS, A, B, C, N, World, expect_lists
 
-from semid_jax.decode.exact import exact_rank, retrieve_exact
+from semid_jax.decode.exact import cell_masses, exact_rank, retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.score import item_vectors, make_query, score_entries, score_gathered
@@ -59,6 +59,20 @@ def test_rank_counts_the_items_ahead_with_and_without_excluded_ones(kind):
         assert rank[b] == want
         rest = [i for i in order if i not in exclude[b]]
         assert kept[b] == (rest.index(targets[b]) + 1 if targets[b] in rest else 0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("chunk", [64, 8192])
+def test_cell_masses_are_sums_of_the_softmax_over_items(kind, chunk):
+    world = World(kind)
+    scores = world.scores().astype(float)
+    p = np.exp(scores - scores.max(axis=1, keepdims=True))
+    p /= p.sum(axis=1, keepdims=True)
+    expected = np.zeros((B, C))
+    for b, a in enumerate(world.archetype):
+        np.add.at(expected[b], world.coarse[a], p[b])
+    found = cell_masses(world.index, world.query, chunk)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_all_items_are_listed_once_in_the_order_of_their_ranks():

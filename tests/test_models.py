@@ -9,7 +9,7 @@ import pytest
 from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.hdnag import Generator, GeneratorConfig, item_vector, query_vector
-from semid_jax.models.hdnag_losses import LossConfig
+from semid_jax.models.hdnag_losses import LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
 from semid_jax.train.step import Codes, TrainState, make_step
 
@@ -64,6 +64,31 @@ def test_states_do_not_see_later_items():
     before, after = states(history), states(changed)
     np.testing.assert_array_equal(before[:, :4], after[:, :4])
     assert not np.allclose(before[:, 4:], after[:, 4:])
+
+
+def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_keeps_its_mean():
+    rng, coarse, fine, generator, params = world()
+    tables = generator.apply(params, method=Generator.tables)
+    h = rng.normal(size=(6, L, 4)).astype(np.float32)
+    cell, codes = coarse[0, 1:7], fine[0, 1:7]
+    weight = np.array([1, 1, 0, 1, 1, 1], np.float32)
+
+    def loss(digits):
+        return float(fine_loss(jnp.asarray(h), tables, cell, codes, weight, jnp.asarray(digits)))
+
+    E, r = np.asarray(tables.fine), np.asarray(tables.condition)
+    expected = 0.0
+    for n in np.flatnonzero(weight):
+        for j in range(L):
+            logits = E[j] @ (h[n, j] + r[cell[n], j])
+            expected += (np.log(np.exp(logits).sum()) - logits[codes[n, j]]) / L
+    np.testing.assert_allclose(loss(range(L)), expected, rtol=1e-4)
+    one_by_one = [loss([j]) for j in range(L)]
+    np.testing.assert_allclose(np.mean(one_by_one), expected, rtol=1e-4)
+    drawn = [tuple(map(int, sample_digits(jax.random.key(i), L, 2))) for i in range(40)]
+    assert {j for pair in drawn for j in pair} == set(range(L))
+    assert all(len(set(pair)) == 2 for pair in drawn)
+    assert list(map(int, sample_digits(jax.random.key(0), L, L + 1))) == list(range(L))
 
 
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])

@@ -56,6 +56,8 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
         assert (workdir / "results" / name).stat().st_size > 0
     metrics = metrics_of(workdir)
     assert 0 < metrics["test"]["ndcg@10"] < 1
+    assert 0 < metrics["validation_search"]["coarse_recall"] < 1
+    assert metrics["validation_search"]["alignment_kl"] > 0
     searches = metrics["retrieval"]
     assert searches["inverted"]["scored_fraction"] < searches["exact"]["scored_fraction"]
     # ScaNN searches the same cells with the same score.

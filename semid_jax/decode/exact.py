@@ -112,6 +112,37 @@ def exact_rank(
     return rank, jnp.where(kept, rank - removed, 0)
 
 
+@functools.partial(jax.jit, static_argnames=("chunk",))
+def cell_masses(index: Index, query: Query, chunk: int = 8192) -> jax.Array:
+    """How the softmax of S1 over all items divides among the coarse cells.
+
+    Args:
+      index: the catalogue.
+      query: B users.
+      chunk: entries scored at once.
+
+    Returns:
+      float32[B, C], rows sum to 1.
+    """
+    check_query(index, query)
+    B, C = query.coarse.shape
+    empty = (jnp.full((B, 1), -1e30), jnp.zeros((B, C)))
+
+    def add(
+        carry: tuple[jax.Array, jax.Array], scores: jax.Array, part: Entries
+    ) -> tuple[jax.Array, jax.Array]:
+        largest, mass = carry
+        now = jnp.maximum(largest, jnp.max(scores, axis=1, keepdims=True))
+        here = jnp.exp(scores - now) @ jax.nn.one_hot(part.coarse, C)
+        return now, mass * jnp.exp(largest - now) + here
+
+    def run(entries: Entries) -> tuple[jax.Array, jax.Array]:
+        return _scan(entries, query, chunk, look_up(query), empty, add)
+
+    _, mass = _over_entries(index, query, run)
+    return mass / jnp.sum(mass, axis=1, keepdims=True)
+
+
 def score_items(index: Index, query: Query, items: jax.Array) -> jax.Array:
     """S1 of named items, each under the ID that the user's archetype gives it.
 

@@ -18,6 +18,7 @@ from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.eval.baselines import run_baselines
+from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.diversity import list_metrics
 from semid_jax.eval.model import Lists, Queries, ReadSide, Search, exact_ranks, run_search
 from semid_jax.eval.preference import drift_scores, spearman_alpha
@@ -104,8 +105,12 @@ def evaluate(
     interactions = raw.interactions
     metrics: dict[str, Any] = {}
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
-    ranks, _ = exact_ranks(Queries(generator, params, index, validation), index, validation, None)
+    queries = Queries(generator, params, index, validation)
+    ranks, _ = exact_ranks(queries, index, validation, None)
     metrics |= named("validation", summary(ranking_metrics(ranks)))
+    weight = params["params"]["coarse_weight"]
+    coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
+    metrics |= named("validation_search", coarse)
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
     queries = Queries(generator, params, index, side)

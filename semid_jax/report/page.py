@@ -33,6 +33,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "pmat": ("Personal weights (PMAT)", "What was learned about users, and how often IDs moved."),
     "sid": ("Semantic IDs", "How well the codes describe and tell apart the items."),
     "search": ("Search", "What the search costs in accuracy against exact S1, and what it scores."),
+    "validation_search": ("Coarse head, validation", "What pruning by cells rests on."),
     "latency": ("Latency", "Time per query as stated by the name."),
     "diversity": ("Lists beyond accuracy", "Coverage, concentration, novelty, diversity."),
     "data": ("Data", "What was read."),
