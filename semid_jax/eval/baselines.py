@@ -21,6 +21,7 @@ from semid_jax.types import Interactions, ItemFeatures
 
 NEIGHBOURS = (50, 200, 1000)
 LAST = (1, 2, 5, 10, 50, 0)
+TUNING_USERS = 2000  # as many as the generator's early stopping looks at
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,8 @@ def tune(
 
     Args:
       table: fitted with the largest number of neighbours wanted.
-      histories: of the users, up to the validation item.
+      histories: of the users, up to the validation item; at most TUNING_USERS of them, evenly
+        spaced, are looked at.
       targets: int32[U], the validation items.
       popularity: int64[N + 1], training part.
       neighbours: numbers to try; those above the table's own are tried once, as the table's.
@@ -63,6 +65,8 @@ def tune(
     Returns:
       The best setting; ties go to the earlier one.
     """
+    users = np.linspace(0, histories.n_users - 1, min(TUNING_USERS, histories.n_users)).astype(int)
+    histories, targets = histories.take(users), targets[users]
     trials = []
     for count in sorted({min(count, table.neighbours) for count in neighbours}):
         for recent in last:

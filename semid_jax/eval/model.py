@@ -20,12 +20,16 @@ from semid_jax.decode.score import Query, Tables, make_query
 from semid_jax.eval.ranking import ranking_metrics
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
 
-BATCH = 256
+BATCH = 256  # users of a search
+POSITIONS = 16384  # of a pass of the trunk: bounds memory at any history length
 
 
 @dataclasses.dataclass(frozen=True)
 class ReadSide:
-    """Users at the moment of a recommendation, sorted by archetype so that searches can group them.
+    """Users at the moment of a recommendation.
+
+    Sorted by archetype, so that searches can group them, and then by length, so that batches are
+    padded little.
 
     Attributes:
       users: int64[U], rows of the data set, in the order of this object.
@@ -69,7 +73,7 @@ def make_read_side(
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
     """
-    order = np.lexsort((users, archetype))
+    order = np.lexsort((users, (history > 0).sum(axis=1), archetype))
     history, archetype = history[order], archetype[order]
     column = archetype[:, None]
     return ReadSide(
@@ -91,6 +95,36 @@ def with_model(index: Index, generator: Generator, params: Any) -> Index:
 
 
 @functools.partial(jax.jit, static_argnames=("generator",))
+def user_vector(
+    generator: Generator, params: Any, coarse: jax.Array, fine: jax.Array, mask: jax.Array
+) -> jax.Array:
+    """The query vector of S1: one pass of the trunk, coarse and all fine digits.
+
+    Args:
+      generator: module.
+      params: parameters.
+      coarse: int32[B, T].
+      fine: uint8[B, T, L].
+      mask: bool[B, T]; at least one True per row.
+
+    Returns:
+      float32[B, D + L d + 1], see `query_vector`.
+    """
+    with jax.named_scope("trunk"):
+        states = generator.apply(params, coarse, fine, mask, method=Generator.states)
+        last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+        state = states[jnp.arange(len(last)), last]
+    with jax.named_scope("heads"):
+        return query_vector(
+            generator.apply(params, state, method=Generator.coarse_query),
+            generator.apply(params, state, method=Generator.fine_query),
+            params["params"]["coarse_weight"],
+        )
+
+
+_make_query = jax.jit(make_query)
+
+
 def user_query(
     generator: Generator,
     params: Any,
@@ -100,7 +134,7 @@ def user_query(
     mask: jax.Array,
     archetype: jax.Array,
 ) -> Query:
-    """What a user asks of the index: one pass of the trunk, coarse and all fine digits.
+    """What a user asks of the index: `user_vector` met with the index's tables.
 
     Args:
       generator: module.
@@ -111,17 +145,7 @@ def user_query(
       mask: bool[B, T]; at least one True per row.
       archetype: int32[B].
     """
-    with jax.named_scope("trunk"):
-        states = generator.apply(params, coarse, fine, mask, method=Generator.states)
-        last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
-        state = states[jnp.arange(len(last)), last]
-    with jax.named_scope("heads"):
-        vector = query_vector(
-            generator.apply(params, state, method=Generator.coarse_query),
-            generator.apply(params, state, method=Generator.fine_query),
-            params["params"]["coarse_weight"],
-        )
-    return make_query(vector, tables, archetype)
+    return _make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
 
 
 def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:
@@ -131,30 +155,51 @@ def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:
     return np.concatenate([a, np.repeat(a[-1:], rows - len(a), axis=0)])
 
 
+def user_vectors(generator: Generator, params: Any, side: ReadSide) -> np.ndarray:
+    """float32[U, D + L d + 1], the query vectors of all users, in batches of bounded memory."""
+    found = []
+    at, whole = 0, side.history.shape[1]
+    widths = sorted({-(-whole // 4), -(-whole // 2), whole})  # few shapes, little padding
+    lengths = (side.history > 0).sum(axis=1)
+    bar = tqdm(total=len(side), desc="users", unit="user", mininterval=2.0, leave=False)
+    while at < len(side):
+        # As many rows as fit if they are no longer than the first; lengths ascend by archetype.
+        width = next(w for w in widths if w >= lengths[at])
+        rows = min(max(POSITIONS // width, 1), len(side))
+        long = np.flatnonzero(lengths[at : at + rows] > width)
+        end = min(at + (int(long[0]) if len(long) else rows), len(side))
+        parts = (side.coarse, side.fine, side.history > 0)
+        padded = [pad_rows(a[at:end, :width], rows) for a in parts]
+        found.append(np.asarray(user_vector(generator, params, *padded))[: end - at])
+        bar.update(end - at)
+        at = end
+    bar.close()
+    return np.concatenate(found)
+
+
 class Queries:
-    """Queries of all users of a read side, batch by batch."""
+    """Queries of all users of a read side, batch by batch; the trunk runs once per user."""
 
     def __init__(
         self, generator: Generator, params: Any, index: Index, side: ReadSide, batch: int = BATCH
     ) -> None:
-        """Nothing is computed before iteration."""
-        self._parts = (generator, params, index)
-        self._side = side
+        """Runs the trunk."""
+        self._tables = index.tables
+        self._archetype = side.archetype
         self._batch = min(batch, max(len(side), 1))
+        self._vectors = user_vectors(generator, params, side)
 
     def __len__(self) -> int:
-        return -(-len(self._side) // self._batch)
+        return -(-len(self._vectors) // self._batch)
 
     def __iter__(self) -> Any:
         """Yields (Query, slice of the users, number of real rows)."""
-        generator, params, index = self._parts
-        side = self._side
-        for at in range(0, len(side), self._batch):
-            rows = slice(at, min(at + self._batch, len(side)))
-            parts = (side.coarse, side.fine, side.history > 0, side.archetype)
-            padded = [pad_rows(a[rows], self._batch) for a in parts]
-            query = user_query(generator, params, index.tables, *padded)
-            yield query, rows, rows.stop - rows.start
+        users = len(self._vectors)
+        for at in range(0, users, self._batch):
+            rows = slice(at, min(at + self._batch, users))
+            vectors = pad_rows(self._vectors[rows], self._batch)
+            archetype = pad_rows(self._archetype[rows], self._batch)
+            yield _make_query(vectors, self._tables, archetype), rows, rows.stop - rows.start
 
 
 def exact_ranks(queries: Queries, index: Index, side: ReadSide, seen: np.ndarray | None) -> Any:

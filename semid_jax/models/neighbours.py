@@ -45,6 +45,13 @@ class Histories:
         items = self.items[position < np.repeat(kept, lengths)]
         return Histories(items, np.concatenate([[0], np.cumsum(kept)]).astype(np.int64))
 
+    def take(self, users: np.ndarray) -> Histories:
+        """Some of the users, int64[u], in that order."""
+        lengths = np.diff(self.offsets)[users]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        inside = np.arange(offsets[-1]) - np.repeat(offsets[:-1], lengths)
+        return Histories(self.items[np.repeat(self.offsets[users], lengths) + inside], offsets)
+
 
 @dataclasses.dataclass(frozen=True)
 class NeighbourTable:

@@ -1,0 +1,49 @@
+"""Queries of users: the same whatever batch and padding they are computed in."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semid_jax.decode.index import build_index
+from semid_jax.decode.score import Tables
+from semid_jax.eval import model
+from semid_jax.eval.model import Queries, make_read_side, user_query, with_model
+from semid_jax.models.hdnag import Generator, GeneratorConfig
+
+A, N, L, K, C, U, T = 2, 20, 4, 8, 5, 37, 12
+CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4)
+
+
+def test_queries_equal_those_of_one_padded_batch(monkeypatch):
+    monkeypatch.setattr(model, "POSITIONS", 30)  # batches of 2 to 10 rows
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
+    fine = rng.integers(0, K, (A, N + 1, L)).astype(np.uint8)
+    history = rng.integers(1, N + 1, (U, T)).astype(np.int32)
+    history[np.arange(T) >= rng.integers(1, T + 1, U)[:, None]] = 0
+    users, archetype = np.arange(U), rng.integers(0, A, U).astype(np.int32)
+    side = make_read_side(users, history, history[:, 0], archetype, coarse, fine)
+    assert sorted(side.users) == list(range(U))
+    np.testing.assert_array_equal(history[side.users], side.history)
+    lengths = (side.history > 0).sum(axis=1)
+    for a in range(A):  # of one archetype, the short ones first
+        assert (np.diff(lengths[side.archetype == a]) >= 0).all()
+
+    generator = Generator(CONFIG, C, L, K, T)
+    params = generator.init(jax.random.key(0), side.coarse[:1], side.fine[:1], jnp.ones((1, T)) > 0)
+    tables = Tables(jnp.zeros((C, 16)), jnp.zeros((L, K, 4)))
+    empty = build_index(coarse, fine, np.zeros((A, N + 1), np.float32), tables)
+    index = with_model(empty, generator, params)
+    expected = user_query(
+        generator, params, index.tables, side.coarse, side.fine, side.history > 0, side.archetype
+    )
+    for _ in range(2):
+        seen = 0
+        for query, rows, n in Queries(generator, params, index, side, batch=8):
+            assert len(query.archetype) == 8
+            for name in ("vector", "coarse", "fine", "archetype"):
+                np.testing.assert_allclose(
+                    getattr(query, name)[:n], getattr(expected, name)[rows], atol=1e-4
+                )
+            seen += n
+        assert seen == U
