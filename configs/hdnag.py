@@ -31,9 +31,9 @@ from semid_jax.types import InputError
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "synthetic": {
         "data": {"name": "synthetic"},
-        "train": {"epochs": 8},
+        "train": {"epochs": 8, "batch_size": 64, "group": 8},
         "tokenizer": {"steps": 600},
-        "decode": {"probes": 8},
+        "decode": {"probes": 7},
     },
     "tiny": {
         "data": {"name": "synthetic"},
