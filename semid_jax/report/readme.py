@@ -119,6 +119,9 @@ def _experiment_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], 
         Column("model"),
         *metric_columns(METRICS),
         Column("spread", "± NDCG@10 over seeds"),
+        Column("search_loss", "lost to exact", percent=True),
+        Column("scored", "items scored", digits=3, percent=True),
+        Column("alpha", "alpha, of the oracle's", digits=2),
         Column("seeds"),
         Column("parameters"),
         Column("minutes", digits=1),
@@ -133,6 +136,13 @@ def _model_row(model: str, records: Sequence[Record]) -> dict[str, Any]:
         "minutes": mean(record.seconds for record in records) / 60,
         "parameters": records[0].parameters if isinstance(records[0].parameters, int) else None,
     }
+    for name, group, field in (
+        ("search_loss", "search", "loss_ndcg@10"),
+        ("scored", "search", "scored_fraction"),
+        ("alpha", "pmat", "alpha_spearman_of_oracle"),
+    ):
+        found = [record.metrics.get(group, {}).get(field) for record in records]
+        row[name] = None if None in found else mean(found)
     tests = [record.metrics.get("test", {}) for record in records]
     for name in METRICS:
         values = [test[name] for test in tests if test.get(name) is not None]
