@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import json
 import os
 import shlex
@@ -65,6 +68,14 @@ def since(started: float) -> dict[str, float]:
     return {"seconds": time.perf_counter() - started}
 
 
+def release() -> None:
+    """Gives back what a finished stage has compiled and freed, or the peaks of stages add up."""
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     """Runs all stages.
 
@@ -78,7 +89,9 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     raw = data_stage(config, workdir)
     features = features_stage(config, workdir, raw)
     tokenizer = tokenize_stage(config, workdir, raw, features)
+    release()
     generator, params, progress = train_stage(config, workdir, raw, tokenizer)
+    release()
     index = index_stage(config, workdir, tokenizer, generator, params)
     evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
     if config.profile.enabled:
