@@ -37,7 +37,7 @@ def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | No
     panels = [group for group in (losses, metrics) if group]
     if not panels or not history:
         return None
-    figure = _figure(5.2 * len(panels), 3.4)
+    figure = _figure(5.2 * len(panels), 3.7)
     for number, group in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)
         for colour, name in zip(COLOURS, group, strict=False):
@@ -55,7 +55,8 @@ def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | No
         _finish(axes, "step", "loss" if group is losses else "validation metric")
         if group is metrics:
             axes.set_ylim(bottom=0, top=1.15 * axes.get_ylim()[1])
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3,
+                    fontsize="small", columnspacing=1.2, handlelength=1.4)  # fmt: skip
     return _save(figure, path)
 
 
