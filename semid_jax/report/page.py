@@ -36,7 +36,9 @@ GROUPS: Mapping[str, tuple[str, str]] = {
     "validation_search": ("Coarse head, validation", "What pruning by cells rests on."),
     "latency": ("Latency", "Time per query as stated by the name."),
     "diversity": ("Lists beyond accuracy", "Coverage, concentration, novelty, diversity."),
-    "data": ("Data", "What was read."),
+    "index": ("Index", "Inverted lists of the coarse cells, by archetype."),
+    "gain": ("Against the best baseline", "The one best on validation; paired over users."),
+    "run": ("This run", "Seconds are those of the processes that made it, resumed ones added."),
 }
 _OWN_SECTIONS = (
     "test", "validation", "test_without_history", "baselines", "baselines_without_history",
