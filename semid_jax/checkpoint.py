@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,8 @@ def _disk_errors(directory: Path) -> Iterator[None]:
         text = str(error)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or "No space left" in text or "RESOURCE_EXHAUSTED" in text:
+            for part in directory.glob("*.orbax-checkpoint-tmp"):
+                shutil.rmtree(part, ignore_errors=True)
             raise InputError(
                 f"{directory}: the disk is full, the checkpoint was not written; free some space "
                 "and run the same command, it continues from the last complete checkpoint"

@@ -319,10 +319,13 @@ def _help(arguments: list[str]) -> int:
 
 
 def _quiet() -> None:
-    """Keeps the libraries' notices off the terminal; errors still come through."""
+    """Keeps the libraries' notices off the terminal; what they raise still comes through.
+
+    Orbax logs the traceback of every error that it also raises, a full disk's among them.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
-    absl_logging.set_verbosity(absl_logging.ERROR)
+    absl_logging.set_verbosity(absl_logging.FATAL)
     if not sys.warnoptions:
         for category in (DeprecationWarning, FutureWarning, ResourceWarning):
             warnings.simplefilter("ignore", category)

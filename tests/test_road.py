@@ -81,9 +81,9 @@ def test_the_same_command_again_scores_nothing_twice(whole):
 
 def test_another_config_is_refused_in_one_line(whole):
     workdir, _ = whole
-    done = launch(workdir, "--config.train.learning_rate=0.5")
+    done = launch(workdir, "--config.train.lr=0.5")
     assert done.returncode == 2
-    assert "made by another config (train.learning_rate differ)" in done.stderr
+    assert "made by another config (train.lr differ)" in done.stderr
 
 
 def test_a_killed_run_ends_with_the_same_metrics(whole, tmp_path):

@@ -30,7 +30,7 @@ class PmatConfig:
       batch_size: users per step.
       positions: positions of a history that bear loss in a step.
       candidates: items that the true next item is told from.
-      learning_rate: of Adam, cosine decay.
+      lr: learning rate of Adam, cosine decay.
       reconstruction: weight of the reconstruction loss.
       consistency: weight of the contrastive consistency losses.
       balance: weight of the terms that keep alpha from one modality and from uniform.
@@ -47,7 +47,7 @@ class PmatConfig:
     batch_size: int = 64
     positions: int = 16
     candidates: int = 1024
-    learning_rate: float = 2e-3
+    lr: float = 2e-3
     reconstruction: float = 0.1
     consistency: float = 0.1
     balance: float = 0.05

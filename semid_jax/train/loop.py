@@ -8,8 +8,6 @@ killed run repeats nothing, skips nothing and writes the same history.
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -18,12 +16,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from semid_jax.checkpoint import METRIC, Checkpoints
 from semid_jax.data.pipeline import TrainBatches, iterator
 from semid_jax.parallel import Parallel
+from semid_jax.train.history import History
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.train.step import TrainState
 
@@ -51,40 +49,6 @@ class Progress:
     done: bool = False
     seconds: float = 0.0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
-
-
-class History:
-    """history.jsonl and TensorBoard; a resumed run cuts both back to its checkpoint."""
-
-    def __init__(self, path: Path, tensorboard: Path, step: int) -> None:
-        """Keeps lines up to `step`, drops the rest."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if _step_of(line) <= step]
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text("".join(line + "\n" for line in kept))
-        os.replace(temporary, path)
-        self._path = path
-        self._writer = SummaryWriter(str(tensorboard), purge_step=step + 1)
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        """Appends one evaluation."""
-        with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        for name, value in values.items():
-            self._writer.add_scalar(name.replace("@", "_at_"), value, step)
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Ends the TensorBoard file."""
-        self._writer.close()
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line torn by a kill
 
 
 def train(

@@ -20,7 +20,7 @@ class TrainConfig:
       max_length: T.
       buckets: window lengths that batches are padded to.
       split_share: see data.pipeline.PipelineConfig.
-      learning_rate: peak of the schedule.
+      lr: learning rate, peak of the schedule.
       warmup_steps: linear warm-up; then cosine decay to a tenth over `epochs`.
       weight_decay: of AdamW, on matrices only.
       clip: of the gradient's global norm.
@@ -37,7 +37,7 @@ class TrainConfig:
     max_length: int = 50
     buckets: tuple[int, ...] = (10, 20, 50, 100)
     split_share: float = 0.5
-    learning_rate: float = 2e-3
+    lr: float = 2e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05
     clip: float = 1.0
@@ -63,10 +63,10 @@ def make_optimiser(config: TrainConfig, steps_per_epoch: int) -> optax.GradientT
     total = max(config.epochs * steps_per_epoch, 2)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0,
-        config.learning_rate,
+        config.lr,
         min(config.warmup_steps, total // 2),
         total,
-        config.learning_rate / 10,
+        config.lr / 10,
     )
     return optax.chain(
         optax.clip_by_global_norm(config.clip),

@@ -251,7 +251,7 @@ def fit_pmat(
     parallel = Parallel("shard_map", devices)
     params = module.init(key, one, blank, population, method=Pmat.initialise)
     schedule = optax.warmup_cosine_decay_schedule(
-        0.0, config.learning_rate, min(50, config.steps // 2), max(config.steps, 2)
+        0.0, config.lr, min(50, config.steps // 2), max(config.steps, 2)
     )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.98))
     params, inputs = parallel.replicate(params), parallel.replicate(inputs)
