@@ -267,12 +267,16 @@ def _near(wrong: str, names: Sequence[str], prefix: str = "") -> str:
 
 
 def _likeness(wrong: str, name: str) -> float:
-    """How alike two dotted keys are, 0 to 1; the last part counts most, its initials count too."""
+    """How alike two dotted keys are, 0 to 1; the last part counts most, so do initials."""
     section, _, key = name.rpartition(".")
     wrong_section, _, wrong_key = wrong.rpartition(".")
-    initials = "".join(word[:1] for word in key.split("_"))
-    alike = 1.0 if wrong_key in (key, initials) else _ratio(wrong_key, key)
+    short = wrong_key in (key, _initials(key)) or key == _initials(wrong_key)
+    alike = 1.0 if short else _ratio(wrong_key, key)
     return 0.3 * (_ratio(wrong_section, section) if wrong_section else 1.0) + 0.7 * alike
+
+
+def _initials(key: str) -> str:
+    return "".join(word[:1] for word in key.split("_"))
 
 
 def _ratio(a: str, b: str) -> float:
