@@ -49,9 +49,10 @@ from semid_jax.report.run import report
 from semid_jax.report.tables import Column, text_table
 from semid_jax.train import tokenizer_arrays
 from semid_jax.train.loop import Progress, train
+from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig, make_optimiser
 from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
-from semid_jax.train.step import Codes, TrainState, make_step
+from semid_jax.train.step import TrainState, make_step
 from semid_jax.types import InputError, ItemFeatures
 
 FREE_SECTIONS = ("profile", "report")  # may differ between two runs in one workdir
@@ -261,7 +262,7 @@ def train_stage(
     state = TrainState(jnp.int32(0), params, optimiser.init(params))
     counts = popularity(raw.interactions)
     codes = make_codes(tokenizer, counts)
-    step = make_step(generator, losses, optimiser, settings.group, config.seed)
+    step = make_step(hdnag_losses(generator, losses, settings.group, config.seed), optimiser)
 
     rng = np.random.default_rng((config.seed, 3))
     users = np.arange(raw.interactions.n_users)

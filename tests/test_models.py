@@ -11,7 +11,8 @@ from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.hdnag import Generator, GeneratorConfig, item_vector, query_vector
 from semid_jax.models.hdnag_losses import LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
-from semid_jax.train.step import Codes, TrainState, make_step
+from semid_jax.train.objective import Codes, hdnag_losses
+from semid_jax.train.step import TrainState, make_step
 
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, condition_rank=3, dropout=0.1)
 A, N, L, K, C = 2, 20, 4, 8, 5
@@ -95,7 +96,7 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 def test_two_devices_train_as_one(mode):
     rng, coarse, fine, generator, params = world()
     optimiser = optax.sgd(0.1)
-    step = make_step(generator, LossConfig(candidates=8, fakes=4), optimiser, 2, 0)
+    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2, 0), optimiser)
     codes = Codes(jnp.asarray(coarse), jnp.asarray(fine), jnp.log(jnp.full(N + 1, 1.0 / N)))
     items = rng.integers(1, N + 1, (8, 7)).astype(np.int32)
     items[5, 3:] = 0  # devices with different numbers of loss-bearing positions
@@ -123,7 +124,7 @@ def test_two_devices_train_as_one(mode):
 def test_the_train_step_lowers(platform):
     _, coarse, fine, generator, params = world()
     optimiser = optax.sgd(0.1)
-    step = make_step(generator, LossConfig(candidates=8, fakes=4), optimiser, 2, 0)
+    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2, 0), optimiser)
     parallel = Parallel("shard_map", jax.devices()[:1])
     codes = Codes(jnp.asarray(coarse), jnp.asarray(fine), jnp.zeros(N + 1))
     items = jnp.zeros((4, 6), jnp.int32)
