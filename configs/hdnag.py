@@ -9,26 +9,15 @@ world), `tiny` (the same, minutes smaller), `movielens_1m`, `movielens_100k`,
 how long it took and on what machine stands in README.md, made from results/.
 """
 
-import dataclasses
-import difflib
-from typing import Any
-
 from ml_collections import ConfigDict
 
-from semid_jax.data.config import DataConfig
-from semid_jax.data.synthetic import SyntheticConfig
-from semid_jax.decode.config import DecodeConfig
-from semid_jax.features.config import FeaturesConfig
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
-from semid_jax.profiling import ProfileConfig
+from semid_jax.presets import Preset, make_config
 from semid_jax.quantize.config import QuantizeConfig
-from semid_jax.report.config import ReportConfig
-from semid_jax.train.optimiser import TrainConfig
-from semid_jax.types import InputError
 
-PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+PRESETS: dict[str, Preset] = {
     "synthetic": {
         "data": {"name": "synthetic"},
         "train": {"epochs": 8, "batch_size": 64, "group": 8},
@@ -67,46 +56,14 @@ PRESETS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+SECTIONS = {
+    "tokenizer": PmatConfig,
+    "quantize": QuantizeConfig,
+    "model": GeneratorConfig,
+    "loss": LossConfig,
+}
+
+
 def get_config(arg: str = "") -> ConfigDict:
-    """The configuration.
-
-    Args:
-      arg: a preset, then `field=value` of the data section, comma separated.
-
-    Raises:
-      InputError: unknown preset or field.
-    """
-    name, *settings = (arg or "synthetic").split(",")
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.4)
-        hint = f", did you mean {near[0]!r}?" if near else ";"
-        raise InputError(f"--config=…:{name}: unknown preset{hint} known are {', '.join(PRESETS)}")
-    preset = {section: dict(values) for section, values in PRESETS[name].items()}
-    fields = {field.name for field in dataclasses.fields(DataConfig)}
-    for setting in settings:
-        field, equals, value = setting.partition("=")
-        if not equals or field not in fields:
-            raise InputError(
-                f"--config=…:{arg}: {setting!r} is not field=value of {', '.join(sorted(fields))}"
-            )
-        preset["data"][field] = value
-
-    def section(name: str, kind: Any) -> ConfigDict:
-        return ConfigDict(dataclasses.asdict(kind(**preset.get(name, {}))))
-
-    return ConfigDict(
-        {
-            "seed": 0,
-            "data": section("data", DataConfig),
-            "synthetic": section("synthetic", SyntheticConfig),
-            "features": section("features", FeaturesConfig),
-            "tokenizer": section("tokenizer", PmatConfig),
-            "quantize": section("quantize", QuantizeConfig),
-            "model": section("model", GeneratorConfig),
-            "loss": section("loss", LossConfig),
-            "train": section("train", TrainConfig),
-            "decode": section("decode", DecodeConfig),
-            "report": section("report", ReportConfig),
-            "profile": section("profile", ProfileConfig),
-        }
-    )
+    """The configuration of a preset, see `make_config`."""
+    return make_config(arg, PRESETS, "hdnag", SECTIONS)

@@ -57,6 +57,8 @@ class Parallel:
     def replicate(self, tree: Any) -> Any:
         """Puts a tree on every device; the result owns its buffers and may be donated."""
         n = len(self.devices)
+        if not jax.tree.leaves(tree):
+            return tree
         if self.mode == "pmap":
             tree = jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *jnp.shape(a))), tree)
             return jax.pmap(lambda t: t, devices=self.devices)(tree)

@@ -17,7 +17,7 @@ from semid_jax.decode.exact import exact_rank
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query, Tables, make_query
-from semid_jax.eval.ranking import ranking_metrics
+from semid_jax.eval.users import Lists, Users, pad_rows
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
 
 BATCH = 256  # users of a search
@@ -25,34 +25,21 @@ POSITIONS = 16384  # of a pass of the trunk: bounds memory at any history length
 
 
 @dataclasses.dataclass(frozen=True)
-class ReadSide:
-    """Users at the moment of a recommendation.
+class ReadSide(Users):
+    """Users as HDNAG reads them: their histories in semantic IDs.
 
     Sorted by archetype, so that searches can group them, and then by length, so that batches are
     padded little.
 
     Attributes:
-      users: int64[U], rows of the data set, in the order of this object.
-      coarse: int32[U, T], read-side codes, right padded.
+      coarse: int32[U, T], read-side codes.
       fine: uint8[U, T, L].
-      history: int32[U, T], item numbers, 0 = padding.
       archetype: int32[U], the write side's column.
-      targets: int32[U].
     """
 
-    users: np.ndarray
     coarse: np.ndarray
     fine: np.ndarray
-    history: np.ndarray
     archetype: np.ndarray
-    targets: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.users)
-
-    def take(self, rows: np.ndarray) -> ReadSide:
-        """Some of the users."""
-        return ReadSide(*(getattr(self, f.name)[rows] for f in dataclasses.fields(self)))
 
 
 def make_read_side(
@@ -77,12 +64,12 @@ def make_read_side(
     history, archetype = history[order], archetype[order]
     column = archetype[:, None]
     return ReadSide(
-        users[order],
-        coarse[column, history],
-        fine[column, history],
-        history,
-        archetype,
-        targets[order],
+        users=users[order],
+        history=history,
+        targets=targets[order],
+        coarse=coarse[column, history],
+        fine=fine[column, history],
+        archetype=archetype,
     )
 
 
@@ -146,13 +133,6 @@ def user_query(
       archetype: int32[B].
     """
     return _make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
-
-
-def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:
-    """Repeats the last row until there are `rows`: one compiled shape for the last batch too."""
-    if len(a) == rows:
-        return a
-    return np.concatenate([a, np.repeat(a[-1:], rows - len(a), axis=0)])
 
 
 def user_vectors(generator: Generator, params: Any, side: ReadSide) -> np.ndarray:
@@ -227,23 +207,6 @@ def exact_ranks(queries: Queries, index: Index, side: ReadSide, seen: np.ndarray
 Search = Callable[[Query], Retrieved]
 
 
-@dataclasses.dataclass(frozen=True)
-class Lists:
-    """Ranked lists of all users by one search.
-
-    Attributes:
-      items: int32[U, k].
-      scores: float32[U, k].
-      scored: int32[U], items the search scored.
-      ms_per_user: float, retrieval only, warm, in batches.
-    """
-
-    items: np.ndarray
-    scores: np.ndarray
-    scored: np.ndarray
-    ms_per_user: float
-
-
 def run_search(queries: Queries, search: Search, name: str) -> Lists:
     """Searches for all users; the time is that of the search alone, after one warm-up call.
 
@@ -272,8 +235,3 @@ def run_search(queries: Queries, search: Search, name: str) -> Lists:
         np.concatenate(scored),
         1000 * seconds / max(users, 1),
     )
-
-
-def mean_metrics(ranks: np.ndarray) -> dict[str, float]:
-    """Means of the ranking metrics, no intervals: for early stopping."""
-    return {name: float(values.mean()) for name, values in ranking_metrics(ranks).items()}

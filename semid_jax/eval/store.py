@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from semid_jax import artifacts
-from semid_jax.eval.model import Lists, ReadSide
-from semid_jax.eval.run import Evaluation
+from semid_jax.eval.evaluation import Evaluation, IdEvaluation
+from semid_jax.eval.model import ReadSide
+from semid_jax.eval.users import Lists, Users
 
 KIND = "evaluation"
 
@@ -30,16 +31,19 @@ def write_evaluation(
       config: the settings that it depends on.
       seconds: it took.
     """
-    side, before, lists = evaluation.side, evaluation.before, evaluation.lists
+    side, lists = evaluation.side, evaluation.lists
     arrays = {f"side/{f.name}": getattr(side, f.name) for f in dataclasses.fields(side)}
-    arrays |= {"before/coarse": before.coarse, "before/fine": before.fine}
+    if isinstance(evaluation, IdEvaluation):
+        before = evaluation.before
+        arrays |= {"before/coarse": before.coarse, "before/fine": before.fine}
+        arrays["fired"] = evaluation.fired
     arrays |= {f"lists/{name}": getattr(lists, name) for name in ("items", "scores", "scored")}
     extra = {
         "seconds": seconds,
         "metrics": evaluation.metrics,
         "ms_per_user": lists.ms_per_user,
     }
-    artifacts.write(directory, KIND, {**arrays, "fired": evaluation.fired}, inputs, config, extra)
+    artifacts.write(directory, KIND, arrays, inputs, config, extra)
 
 
 def read_evaluation(directory: Path) -> Evaluation:
@@ -50,12 +54,16 @@ def read_evaluation(directory: Path) -> Evaluation:
     """
     arrays, manifest = artifacts.read(directory, KIND)
     extra = manifest["extra"]
-    side = ReadSide(**{f.name: arrays[f"side/{f.name}"] for f in dataclasses.fields(ReadSide)})
-    before = dataclasses.replace(side, coarse=arrays["before/coarse"], fine=arrays["before/fine"])
+    kind = ReadSide if "side/coarse" in arrays else Users
+    side = kind(**{f.name: arrays[f"side/{f.name}"] for f in dataclasses.fields(kind)})
     lists = Lists(
         arrays["lists/items"],
         arrays["lists/scores"],
         arrays["lists/scored"],
         float(extra["ms_per_user"]),
     )
-    return Evaluation(dict(extra["metrics"]), side, before, arrays["fired"], lists)
+    metrics = dict(extra["metrics"])
+    if not isinstance(side, ReadSide):
+        return Evaluation(metrics, side, lists)
+    before = dataclasses.replace(side, coarse=arrays["before/coarse"], fine=arrays["before/fine"])
+    return IdEvaluation(metrics, side, lists, before, arrays["fired"])

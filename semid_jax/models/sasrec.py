@@ -57,7 +57,7 @@ class SasRec(nn.Module):
         Args:
           features: float32[N + 1, sum of d_m], zero where a modality is missing; None without.
         """
-        vectors = self.embedding
+        vectors = jnp.asarray(self.embedding)
         if self.config.features:
             vectors = vectors + self.features_in(features)
         return vectors.at[0].set(0.0)

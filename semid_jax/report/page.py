@@ -16,6 +16,7 @@ from semid_jax.report.tables import Column, format_value, html_table, metric_col
 from semid_jax.report.users import UserStory, read_users
 
 ACCURACY = ("ndcg@10", "recall@10", "ndcg@5", "recall@5", "mrr@10", "recall@50")
+NAMES: Mapping[str, str] = {"hdnag": "HDNAG", "sasrec": "SASRec"}
 _SHOWN_ITEMS = 8
 
 # Figures by file name (without .png): caption; users' own figures stand beside the users.
@@ -106,10 +107,16 @@ def comparison_rows(
     """
     rows: list[dict[str, Any]] = []
     if metrics.get(model):
-        rows.append({"model": "HDNAG", "highlight": True, **metrics[model]})
+        rows.append({"model": model_name(metrics), "highlight": True, **metrics[model]})
     others = [{"model": name, **row} for name, row in metrics.get(baselines, {}).items()]
     others.sort(key=lambda row: -(row.get("ndcg@10") or 0.0))
     return rows + others
+
+
+def model_name(metrics: Mapping[str, Any]) -> str:
+    """How the run's model is called in tables."""
+    name = str(metrics.get("run", {}).get("model", "hdnag"))
+    return NAMES.get(name, name)
 
 
 def retrieval_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -176,7 +183,8 @@ def _comparison(metrics: Mapping[str, Any]) -> str:
     if metrics.get("validation"):
         own = [{"setting": text, **metrics[text]} for text in ("validation", "test")]
         columns = shown_columns([Column("setting"), *_plain(ACCURACY)], own)
-        html += f'<div class="card"><h3>HDNAG by split</h3>{html_table(own, columns)}</div>'
+        heading, table = escape(model_name(metrics)), html_table(own, columns)
+        html += f'<div class="card"><h3>{heading} by split</h3>{table}</div>'
     return html
 
 
@@ -339,7 +347,9 @@ def _dataset(config: Mapping[str, Any]) -> str:
 
 def _title(config: Mapping[str, Any]) -> str:
     dataset = _dataset(config)
-    return f"semid_jax: HDNAG on {dataset}" if dataset else "semid_jax: HDNAG"
+    name = str(config.get("config", {}).get("recommender", "hdnag"))
+    name = NAMES.get(name, name)
+    return f"semid_jax: {name} on {dataset}" if dataset else f"semid_jax: {name}"
 
 
 def _footer(config: Mapping[str, Any]) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 
 from semid_jax import disk
 from semid_jax.data.source import RawDataset
-from semid_jax.eval.run import Evaluation
+from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.quantize.cell_names import cell_names
 from semid_jax.report.config import ReportConfig
 from semid_jax.report.figures import draw_alpha, draw_bars, draw_list_sizes, draw_training
@@ -33,7 +33,7 @@ def report(
     config: ReportConfig,
     workdir: Path,
     raw: RawDataset,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | None,
     evaluation: Evaluation,
     run: Mapping[str, Any],
 ) -> None:
@@ -43,7 +43,7 @@ def report(
       config: what is shown.
       workdir: the run's folder.
       raw: data set.
-      tokenizer: of the run.
+      tokenizer: of the run; None for a model without semantic IDs.
       evaluation: of the test.
       run: flat metrics of the run itself: run.seed, run.seconds, run.stage_seconds.<stage>, ….
     """
@@ -62,7 +62,33 @@ def report(
     models, searches = comparison_rows(metrics), retrieval_rows(metrics)
     draw_training(read_history(results / "history.jsonl"), figures / "training.png")
     draw_bars(models, "ndcg@10", figures / "comparison.png")
-    draw_bars(searches, "ndcg@10", figures / "retrieval.png", "search")
+    if searches:
+        draw_bars(searches, "ndcg@10", figures / "retrieval.png", "search")
+    if tokenizer is not None and isinstance(evaluation, IdEvaluation):
+        _show_ids(config, results, raw, tokenizer, evaluation)
+    page = build_page(workdir)
+    print("\nTest, history not excluded (best marked with a star)")
+    columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], models)
+    print(text_table(models, columns))
+    if searches:
+        print("\nOne score, several searches")
+        print(text_table(searches, shown_columns(RETRIEVAL_COLUMNS, searches)))
+    for name in ("alpha_spearman", "alpha_spearman_oracle", "drift_f1", "churn"):
+        if f"pmat.{name}" in flat:
+            print(f"pmat.{name}: {flat[f'pmat.{name}']:.3f}")
+    spent = ", ".join(f"{stage} {n:.0f}" for stage, n in metrics["run"]["stage_seconds"].items())
+    print(f"\nseed {flat['run.seed']}, {flat['run.seconds']:.0f} s ({spent})\nreport: {page}")
+
+
+def _show_ids(
+    config: ReportConfig,
+    results: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    evaluation: IdEvaluation,
+) -> None:
+    """Weights, cells and users, of a model that has semantic IDs."""
+    figures = results / "figures"
     at = raw.interactions.offsets[1:] - 1
     draw_alpha(
         tokenizer.readings.alpha[at],
@@ -74,18 +100,7 @@ def report(
     cells = tokenizer.book.cells
     sizes = np.stack([np.bincount(column[1:], minlength=cells) for column in tokenizer.coarse])
     draw_list_sizes(sizes, figures / "list_sizes.png")
-    names = cell_names(tokenizer.coarse[0], catalogue.titles, cells)
+    names = cell_names(tokenizer.coarse[0], raw.catalogue.titles, cells)
     disk.write_json(results / "cells.json", names)
     stories = tell_users(raw, tokenizer, evaluation, config.users, figures)
     write_users(results / "users.json", stories)
-    page = build_page(workdir)
-    print("\nTest, history not excluded (best marked with a star)")
-    columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], models)
-    print(text_table(models, columns))
-    print("\nOne score, several searches")
-    print(text_table(searches, shown_columns(RETRIEVAL_COLUMNS, searches)))
-    for name in ("alpha_spearman", "alpha_spearman_oracle", "drift_f1", "churn"):
-        if f"pmat.{name}" in flat:
-            print(f"pmat.{name}: {flat[f'pmat.{name}']:.3f}")
-    spent = ", ".join(f"{stage} {n:.0f}" for stage, n in metrics["run"]["stage_seconds"].items())
-    print(f"\nseed {flat['run.seed']}, {flat['run.seconds']:.0f} s ({spent})\nreport: {page}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from semid_jax.data.source import RawDataset
-from semid_jax.eval.run import Evaluation
+from semid_jax.eval.evaluation import IdEvaluation
 from semid_jax.report.figures import draw_user
 from semid_jax.report.users import Recommended, UserStory
 from semid_jax.train.readings import positions_of
@@ -17,7 +17,7 @@ SHOWN = 10
 
 
 def tell_users(
-    raw: RawDataset, tokenizer: Tokenizer, evaluation: Evaluation, count: int, figures: Path
+    raw: RawDataset, tokenizer: Tokenizer, evaluation: IdEvaluation, count: int, figures: Path
 ) -> list[UserStory]:
     """Stories of `count` users, those with an update and then long histories first.
 

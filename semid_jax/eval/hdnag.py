@@ -1,8 +1,7 @@
-"""The evaluate stage: accuracy, search loss, diversity, semantic IDs, preferences, baselines."""
+"""HDNAG evaluated: accuracy, search loss, semantic IDs, preferences."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -10,49 +9,24 @@ from typing import Any
 import numpy as np
 
 from semid_jax.data.oracle import oracle_ndcg, posterior_alpha
-from semid_jax.data.sequences import gather_windows, popularity, split_end
+from semid_jax.data.sequences import split_end
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.scann_search import ScannSearcher, available
-from semid_jax.eval.baselines import run_baselines
 from semid_jax.eval.coarse import coarse_metrics
-from semid_jax.eval.diversity import list_metrics
-from semid_jax.eval.model import Lists, Queries, ReadSide, Search, exact_ranks, run_search
+from semid_jax.eval.evaluation import IdEvaluation, describe_lists, named, whole_prefix
+from semid_jax.eval.model import Lists, Queries, Search, exact_ranks, run_search
 from semid_jax.eval.preference import drift_scores, spearman_alpha
-from semid_jax.eval.ranking import paired_difference, ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import ranking_metrics, summary, target_ranks
 from semid_jax.eval.read_sides import churn, read_side
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import positions_of
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.types import InputError, Interactions, ItemFeatures
-
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """What the report needs.
-
-    Attributes:
-      metrics: flat name -> value.
-      side: read sides of the test, after updates; `before` is what they were.
-      before: see side.
-      fired: bool[U], updated users.
-      lists: of the main search, in the order of `side`.
-    """
-
-    metrics: dict[str, Any]
-    side: ReadSide
-    before: ReadSide
-    fired: np.ndarray
-    lists: Lists
-
-
-def named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Puts `prefix.` before every name."""
-    return {f"{prefix}.{name}": value for name, value in values.items()}
+from semid_jax.types import InputError, ItemFeatures
 
 
 def make_searches(index: Index, config: DecodeConfig, directory: Path) -> dict[str, Search | None]:
@@ -88,7 +62,7 @@ def evaluate(
     config: DecodeConfig,
     width: int,
     scann_directory: Path,
-) -> Evaluation:
+) -> IdEvaluation:
     """Scores validation and test of all users; the main search is the first of `methods`.
 
     Args:
@@ -145,9 +119,6 @@ def evaluate(
         "search.probes": config.probes,
     }
     metrics |= named("latency", {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()})
-    counts = popularity(interactions)
-    shown = list_metrics(lists[main].items, counts, features, interactions.n_users)
-    metrics |= named("diversity", shown)
     metrics |= named(
         "sid",
         health(
@@ -161,44 +132,14 @@ def evaluate(
         "pmat.updated_users": float(fired.mean()),
         "pmat.churn": churn(side, before, fired),
     }
-    metrics |= compare(interactions, features, counts, side, per_user[main], config.k)
-    return Evaluation(metrics, side, before, fired, lists[main])
-
-
-def whole_prefix(interactions: Interactions, users: np.ndarray) -> np.ndarray:
-    """int32[U, H], everything each user chose before the test item, padded by 0."""
-    start = interactions.offsets[users]
-    end = start + split_end(interactions, "test")[users]
-    return gather_windows(interactions.items, start, end, int((end - start).max()))[0]
+    metrics |= describe_lists(interactions, features, side, lists[main], per_user[main])
+    return IdEvaluation(metrics, side, lists[main], before, fired)
 
 
 def overlap(found: np.ndarray, exact: np.ndarray) -> float:
     """Share of the exact lists' items that the found lists have: int32[U, k] both."""
     hits = (found[:, :, None] == exact[:, None, :]) & (exact[:, None, :] > 0)
     return float(hits.any(axis=1).sum() / max((exact > 0).sum(), 1))
-
-
-def compare(
-    interactions: Interactions,
-    features: ItemFeatures,
-    counts: np.ndarray,
-    side: ReadSide,
-    model: dict[str, np.ndarray],
-    k: int,
-) -> dict[str, Any]:
-    """The neighbourhood baselines, and the paired difference to the best of them on validation."""
-    metrics: dict[str, Any] = {}
-    best, best_name, best_users = -1.0, "", np.zeros(0)
-    for exclude in (False, True):
-        group = "baselines_without_history" if exclude else "baselines"
-        for name, result in run_baselines(interactions, features, counts, k, exclude):
-            users = ranking_metrics(result.test_ranks)
-            metrics |= named(f"{group}.{name}", {**summary(users), **result.setting})
-            chosen = float(ranking_metrics(result.validation_ranks)["ndcg@10"].mean())
-            if not exclude and chosen > best:
-                best, best_name, best_users = chosen, name, users["ndcg@10"]
-    gain = paired_difference(model["ndcg@10"], best_users[side.users])
-    return {**metrics, "gain.best_baseline": best_name, **named("gain.ndcg@10", gain)}
 
 
 def preference_metrics(raw: RawDataset, tokenizer: Tokenizer) -> dict[str, Any]:

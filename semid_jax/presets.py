@@ -1,0 +1,69 @@
+"""Configurations from presets: what every file in configs/ is made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from semid_jax.data.config import DataConfig
+from semid_jax.data.synthetic import SyntheticConfig
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.features.config import FeaturesConfig
+from semid_jax.profiling import ProfileConfig
+from semid_jax.report.config import ReportConfig
+from semid_jax.train.optimiser import TrainConfig
+from semid_jax.types import InputError
+
+Preset = Mapping[str, Mapping[str, Any]]
+SHARED: Mapping[str, Callable[..., Any]] = {
+    "data": DataConfig,
+    "synthetic": SyntheticConfig,
+    "features": FeaturesConfig,
+    "train": TrainConfig,
+    "decode": DecodeConfig,
+    "report": ReportConfig,
+    "profile": ProfileConfig,
+}
+
+
+def make_config(
+    arg: str,
+    presets: Mapping[str, Preset],
+    recommender: str,
+    sections: Mapping[str, Callable[..., Any]],
+) -> ConfigDict:
+    """The configuration that `arg` names.
+
+    Args:
+      arg: a preset, the first one if empty; then `field=value` of the data section, comma
+        separated.
+      presets: name -> section -> values that differ from the defaults.
+      recommender: a key of stages.RECOMMENDERS.
+      sections: name -> dataclass, of the sections that are this recommender's own.
+
+    Raises:
+      InputError: unknown preset or field.
+    """
+    name, *settings = (arg or next(iter(presets))).split(",")
+    if name not in presets:
+        near = difflib.get_close_matches(name, presets, n=1, cutoff=0.4)
+        hint = f", did you mean {near[0]!r}?" if near else ";"
+        raise InputError(f"--config=…:{name}: unknown preset{hint} known are {', '.join(presets)}")
+    chosen = {section: dict(values) for section, values in presets[name].items()}
+    fields = {field.name for field in dataclasses.fields(DataConfig)}
+    for setting in settings:
+        field, equals, value = setting.partition("=")
+        if not equals or field not in fields:
+            raise InputError(
+                f"--config=…:{arg}: {setting!r} is not field=value of {', '.join(sorted(fields))}"
+            )
+        chosen.setdefault("data", {})[field] = value
+    made = {
+        section: ConfigDict(dataclasses.asdict(kind(**chosen.get(section, {}))))
+        for section, kind in {**SHARED, **sections}.items()
+    }
+    return ConfigDict({"recommender": recommender, "seed": 0, **made})

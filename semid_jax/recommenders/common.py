@@ -1,0 +1,154 @@
+"""What the stages of every recommender share: training that resumes, test scored once."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import gc
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from semid_jax import artifacts
+from semid_jax.data.pipeline import PipelineConfig, TrainBatches
+from semid_jax.eval.evaluation import Evaluation
+from semid_jax.eval.store import KIND, read_evaluation, write_evaluation
+from semid_jax.parallel import Parallel
+from semid_jax.train.loop import Progress, train
+from semid_jax.train.optimiser import TrainConfig, make_optimiser
+from semid_jax.train.semantic_ids import Tokenizer
+from semid_jax.train.step import Losses, TrainState, make_step
+from semid_jax.types import Interactions
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What a recommender's stages leave for the report.
+
+    Attributes:
+      evaluation: of the test.
+      params: best on validation.
+      progress: of the training.
+      seconds: of the recommender's own stages, by name.
+      tokenizer: of its semantic IDs; None without.
+    """
+
+    evaluation: Evaluation
+    params: Any
+    progress: Progress
+    seconds: dict[str, float]
+    tokenizer: Tokenizer | None = None
+
+
+def section(config: ConfigDict, name: str, kind: Callable[..., Any]) -> Any:
+    """A section of the configuration as its dataclass."""
+    values = config[name].to_dict()
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+
+def since(started: float) -> dict[str, float]:
+    """What a stage notes in its manifest: the seconds since it started."""
+    return {"seconds": time.perf_counter() - started}
+
+
+def release() -> None:
+    """Gives back what a finished stage has compiled and freed, or the peaks of stages add up."""
+    jax.clear_caches()
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library than glibc
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+def make_batches(
+    config: ConfigDict, interactions: Interactions, archetype: np.ndarray | None = None
+) -> TrainBatches:
+    """The training batches that the section `train` asks for.
+
+    Args:
+      config: resolved.
+      interactions: histories.
+      archetype: int[nnz], the user's archetype before every interaction, or None.
+    """
+    settings: TrainConfig = section(config, "train", TrainConfig)
+    pipeline = PipelineConfig(
+        settings.batch_size,
+        settings.group,
+        settings.max_length,
+        settings.buckets,
+        settings.split_share,
+        config.seed,
+    )
+    return TrainBatches(interactions, pipeline, archetype)
+
+
+def validation_users(config: ConfigDict, n_users: int) -> np.ndarray:
+    """int64[u], the users that early stopping looks at, the same for every model of a seed."""
+    users, count = np.arange(n_users), config.train.evaluate_users
+    if not count or count >= n_users:
+        return users
+    rng = np.random.default_rng((config.seed, 3))
+    return np.sort(rng.choice(users, count, replace=False))
+
+
+def fit(
+    config: ConfigDict,
+    workdir: Path,
+    batches: TrainBatches,
+    params: Any,
+    losses: Losses,
+    constants: Any,
+    validate: Callable[[Any], dict[str, float]],
+) -> tuple[Any, Progress]:
+    """Trains; a run that was killed goes on.
+
+    Args:
+      config: resolved.
+      workdir: of the run.
+      batches: training data.
+      params: as initialised.
+      losses: what is trained on.
+      constants: passed to every step.
+      validate: parameters to validation metrics.
+
+    Returns:
+      The parameters that were best on validation, and where the run ended.
+    """
+    settings: TrainConfig = section(config, "train", TrainConfig)
+    parallel = Parallel(settings.parallel)
+    parallel.check_batch(settings.batch_size, settings.group)
+    optimiser = make_optimiser(settings, batches.steps_per_epoch)
+    state = TrainState(jnp.int32(0), params, optimiser.init(params))
+    step = make_step(losses, optimiser)
+    best, progress = train(state, constants, step, batches, validate, settings, parallel, workdir)
+    print(
+        f"train: {progress.step} steps of {batches.steps_per_epoch} an epoch, best validation "
+        f"NDCG@10 {progress.best:.4f} at step {progress.best_step}"
+    )
+    return best, progress
+
+
+def evaluate_once(
+    directory: Path,
+    inputs: Mapping[str, str],
+    settings: Mapping[str, Any],
+    evaluate: Callable[[], Evaluation],
+) -> Evaluation:
+    """Validation and test, scored if that was not done for the same inputs before.
+
+    Args:
+      directory: of the artefact.
+      inputs: content hashes of what the evaluation is made from.
+      settings: that it depends on.
+      evaluate: does it.
+    """
+    if not artifacts.matches(directory, KIND, inputs, settings):
+        started = time.perf_counter()
+        write_evaluation(directory, evaluate(), inputs, settings, **since(started))
+    return read_evaluation(directory)

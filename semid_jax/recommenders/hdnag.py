@@ -1,0 +1,234 @@
+"""HDNAG's stages: tokenize, train, index, evaluate, and profile on request."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from semid_jax import artifacts, disk
+from semid_jax.checkpoint import tree_hash
+from semid_jax.data.sequences import log_proposal, popularity
+from semid_jax.data.source import RawDataset
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
+from semid_jax.decode.score import Tables
+from semid_jax.eval.evaluation import Evaluation, IdEvaluation
+from semid_jax.eval.hdnag import evaluate
+from semid_jax.eval.model import Queries, ReadSide, exact_ranks, with_model
+from semid_jax.eval.phases import trace_decoding
+from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.users import mean_metrics
+from semid_jax.models.hdnag import Generator, GeneratorConfig
+from semid_jax.models.hdnag_losses import LossConfig
+from semid_jax.models.pmat import PmatConfig
+from semid_jax.profiling import ProfileConfig
+from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.recommenders.common import (
+    Outcome,
+    evaluate_once,
+    fit,
+    make_batches,
+    release,
+    section,
+    since,
+    validation_users,
+)
+from semid_jax.report.tables import Column, text_table
+from semid_jax.train import tokenizer_arrays
+from semid_jax.train.loop import Progress
+from semid_jax.train.objective import Codes, hdnag_losses
+from semid_jax.train.optimiser import TrainConfig
+from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
+from semid_jax.types import ItemFeatures
+
+
+def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> Outcome:
+    """Runs them.
+
+    Args:
+      config: resolved.
+      workdir: where everything goes.
+      raw: data set.
+      features: normalised features.
+    """
+    tokenizer = tokenize_stage(config, workdir, raw, features)
+    release()
+    generator, params, progress = train_stage(config, workdir, raw, tokenizer)
+    release()
+    index = index_stage(config, workdir, tokenizer, generator, params)
+    evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
+    if config.profile.enabled and isinstance(evaluation.side, ReadSide):
+        profile_stage(config, workdir, evaluation.side, generator, params, index)
+    seconds = {
+        "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
+        "train": progress.seconds,
+        "index": artifacts.read_extra(workdir / "index" / "lists")["seconds"],
+        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
+    }
+    return Outcome(evaluation, params, progress, seconds, tokenizer)
+
+
+def tokenize_stage(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> Tokenizer:
+    """PMAT, archetypes and semantic IDs."""
+    directory = workdir / "tokenizer"
+    inputs = {"features": artifacts.content_hash(workdir / "features")}
+    settings = {
+        "tokenizer": config.tokenizer.to_dict(),
+        "quantize": config.quantize.to_dict(),
+        "max_length": config.train.max_length,
+        "seed": config.seed,
+    }
+    pmat = section(config, "tokenizer", PmatConfig)
+    if not artifacts.matches(directory, "tokenizer", inputs, settings):
+        started = time.perf_counter()
+        made = make_tokenizer(
+            features,
+            raw.interactions,
+            pmat,
+            section(config, "quantize", QuantizeConfig),
+            config.train.max_length,
+            config.seed,
+        )
+        arrays = tokenizer_arrays.to_arrays(made)
+        artifacts.write(directory, "tokenizer", arrays, inputs, settings, since(started))
+    arrays, _ = artifacts.read(directory, "tokenizer")
+    tokenizer = tokenizer_arrays.from_arrays(arrays, features, pmat)
+    print(
+        f"tokenize: {len(tokenizer.coarse)} archetypes, {tokenizer.book.cells} coarse cells, "
+        f"{tokenizer.book.digits} digits of {tokenizer.book.codewords} codewords"
+    )
+    return tokenizer
+
+
+def train_stage(
+    config: ConfigDict, workdir: Path, raw: RawDataset, tokenizer: Tokenizer
+) -> tuple[Generator, Any, Progress]:
+    """Trains the generator; a run that was killed goes on."""
+    settings: TrainConfig = section(config, "train", TrainConfig)
+    losses: LossConfig = section(config, "loss", LossConfig)
+    book = tokenizer.book
+    generator = Generator(
+        section(config, "model", GeneratorConfig),
+        book.cells,
+        book.digits,
+        book.codewords,
+        settings.max_length,
+    )
+    batches = make_batches(config, raw.interactions, tokenizer.archetype)
+    blank = jnp.zeros((1, 2), jnp.int32)
+    digits = jnp.zeros((1, 2, book.digits), jnp.uint8)
+    params = generator.init(jax.random.key(config.seed), blank, digits, blank > 0)
+    params = start_codes(params, book, config.seed)
+    codes = make_codes(tokenizer, popularity(raw.interactions))
+    users = validation_users(config, raw.interactions.n_users)
+    side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
+    empty = empty_index(tokenizer, config.model)
+
+    def validate(params: Any) -> dict[str, float]:
+        index = with_model(empty, generator, params)
+        ranks, _ = exact_ranks(Queries(generator, params, index, side), index, side, None)
+        return mean_metrics(ranks)
+
+    objective = hdnag_losses(generator, losses, settings.group, config.seed)
+    best, progress = fit(config, workdir, batches, params, objective, codes, validate)
+    return generator, best, progress
+
+
+def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
+    """The catalogue as the training step reads it."""
+    return Codes(
+        jnp.asarray(tokenizer.coarse),
+        jnp.asarray(tokenizer.fine),
+        jnp.asarray(log_proposal(counts)),
+    )
+
+
+def empty_index(tokenizer: Tokenizer, model: ConfigDict) -> Index:
+    """The index before a model has given it embeddings."""
+    book = tokenizer.book
+    tables = Tables(
+        jnp.zeros((book.cells, model.width)),
+        jnp.zeros((book.digits, book.codewords, model.digit_width)),
+    )
+    bias = np.zeros(tokenizer.coarse.shape, np.float32)
+    return build_index(tokenizer.coarse, tokenizer.fine, bias, tables)
+
+
+def index_stage(
+    config: ConfigDict, workdir: Path, tokenizer: Tokenizer, generator: Generator, params: Any
+) -> Index:
+    """Inverted lists with the best model's embeddings."""
+    directory = workdir / "index" / "lists"
+    inputs = {
+        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
+        "model": tree_hash(params),
+    }
+    settings = config.model.to_dict()
+    if not artifacts.matches(directory, "index", inputs, settings):
+        started = time.perf_counter()
+        made = with_model(empty_index(tokenizer, config.model), generator, params)
+        arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
+        artifacts.write(directory, "index", arrays, inputs, settings, since(started))
+    return index_from_arrays(artifacts.read(directory, "index")[0])
+
+
+def evaluate_stage(
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    features: ItemFeatures,
+    tokenizer: Tokenizer,
+    generator: Generator,
+    params: Any,
+    index: Index,
+) -> Evaluation:
+    """Validation and test, scored once."""
+    directory = workdir / "evaluation"
+    inputs = {
+        "data": artifacts.content_hash(workdir / "data"),
+        "features": artifacts.content_hash(workdir / "features"),
+        "index": artifacts.content_hash(workdir / "index" / "lists"),
+    }
+    settings = {"decode": config.decode.to_dict(), "max_length": config.train.max_length}
+
+    def score() -> IdEvaluation:
+        return evaluate(
+            raw,
+            features,
+            tokenizer,
+            generator,
+            params,
+            index,
+            section(config, "decode", DecodeConfig),
+            config.train.max_length,
+            workdir / "index" / "scann",
+        )
+
+    return evaluate_once(directory, inputs, settings, score)
+
+
+def profile_stage(
+    config: ConfigDict,
+    workdir: Path,
+    side: ReadSide,
+    generator: Generator,
+    params: Any,
+    index: Index,
+) -> None:
+    """The phase table of decode steps, and the trace that it was read from."""
+    settings: ProfileConfig = section(config, "profile", ProfileConfig)
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    directory = workdir / "profile"
+    table = trace_decoding(generator, params, index, side, decode, settings, directory)
+    disk.write_json(directory / "phases.json", table)
+    columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
+    print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")
+    print(text_table(table, [*columns, Column("share", percent=True)]))
