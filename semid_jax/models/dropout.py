@@ -35,6 +35,27 @@ def example_seeds(example: jax.Array, step: jax.Array) -> jax.Array:
     return mix(example.astype(jnp.uint32) ^ mix(step.astype(jnp.uint32) + jnp.uint32(0x9E3779B9)))
 
 
+def example_bits(seeds: jax.Array, shape: tuple[int, ...], site: int) -> jax.Array:
+    """Random bits that depend on the example and the element.
+
+    Args:
+      seeds: uint32[B] of `example_seeds`.
+      shape: of one example's bits.
+      site: a number that differs for every place of the network.
+
+    Returns:
+      uint32[B, *shape].
+    """
+    element = jnp.arange(math.prod(shape), dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
+    row = mix(seeds + jnp.uint32(site) * jnp.uint32(0x7FEB352D))
+    return mix(row[:, None] ^ element[None, :]).reshape(len(seeds), *shape)
+
+
+def below(bits: jax.Array, rate: float) -> jax.Array:
+    """bool, True with probability `rate` for uniform bits uint32."""
+    return bits < jnp.uint32(min(int(rate * 2**32), 2**32 - 1))
+
+
 def dropout(x: jax.Array, seeds: jax.Array | None, rate: float, site: int) -> jax.Array:
     """Sets elements to zero with probability `rate` and scales the others.
 
@@ -49,9 +70,5 @@ def dropout(x: jax.Array, seeds: jax.Array | None, rate: float, site: int) -> ja
     """
     if seeds is None or rate == 0.0:
         return x
-    rest = math.prod(x.shape[1:])
-    element = jnp.arange(rest, dtype=jnp.uint32) * jnp.uint32(0x9E3779B1)
-    row = mix(seeds + jnp.uint32(site) * jnp.uint32(0x7FEB352D))
-    bits = mix(row[:, None] ^ element[None, :])
-    keep = bits >= jnp.uint32(min(int(rate * 2**32), 2**32 - 1))
-    return jnp.where(keep.reshape(x.shape), x / (1.0 - rate), 0.0)
+    drop = below(example_bits(seeds, x.shape[1:], site), rate)
+    return jnp.where(drop, 0.0, x / (1.0 - rate))

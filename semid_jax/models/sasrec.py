@@ -1,8 +1,4 @@
-"""SASRec (Kang and McAuley, ICDM 2018): a causal transformer over items, scored by inner products.
-
-With `features` the vector of an item is its own embedding plus a linear map of its modalities'
-features: the same information that semantic IDs are made of.
-"""
+"""SASRec (Kang and McAuley, ICDM 2018): a causal transformer over items."""
 
 from __future__ import annotations
 
@@ -10,8 +6,8 @@ import dataclasses
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
+from semid_jax.models.item_vectors import ItemVectors, last_of
 from semid_jax.models.trunk import Trunk
 
 
@@ -24,7 +20,7 @@ class SasRecConfig:
       layers: transformer blocks.
       heads: attention heads; divides width.
       dropout: on the input, the attention weights and the residual branches.
-      features: items enter and are scored with their features too.
+      features: items enter and are scored with the features that semantic IDs are made of.
     """
 
     width: int = 128
@@ -35,7 +31,7 @@ class SasRecConfig:
 
 
 class SasRec(nn.Module):
-    """Item vectors, shared between input and output, and the trunk."""
+    """Item vectors and a causal trunk."""
 
     config: SasRecConfig
     n_items: int
@@ -45,22 +41,11 @@ class SasRec(nn.Module):
         """Creates the parameters."""
         c = self.config
         self.trunk = Trunk(c.width, c.layers, c.heads, self.max_length, c.dropout)
-        self.embedding = self.param(
-            "embedding", nn.initializers.normal(0.02), (self.n_items + 1, c.width)
-        )
-        if c.features:
-            self.features_in = nn.Dense(c.width, use_bias=False, name="features_in")
+        self.vectors = ItemVectors(self.n_items, c.width, c.features)
 
     def items(self, features: jax.Array | None) -> jax.Array:
-        """float32[N + 1, D], the vectors of all items; row 0 is padding and zero.
-
-        Args:
-          features: float32[N + 1, sum of d_m], zero where a modality is missing; None without.
-        """
-        vectors = jnp.asarray(self.embedding)
-        if self.config.features:
-            vectors = vectors + self.features_in(features)
-        return vectors.at[0].set(0.0)
+        """float32[N + 1, D], the vectors of all items, see `ItemVectors`."""
+        return self.vectors(features)
 
     def states(
         self, items: jax.Array, history: jax.Array, seeds: jax.Array | None = None
@@ -75,8 +60,11 @@ class SasRec(nn.Module):
         Returns:
           float32[B, T, D]; the score of item i is <state, items[i]>.
         """
-        x = items[history] * self.config.width**0.5
-        return self.trunk(x, seeds)
+        return self.trunk(items[history] * self.config.width**0.5, seeds)
+
+    def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
+        """float32[B, D], the state after the last item of each history int32[B, T]."""
+        return last_of(self.states(items, history), history)
 
     def __call__(
         self, features: jax.Array | None, history: jax.Array, seeds: jax.Array | None = None
@@ -84,23 +72,3 @@ class SasRec(nn.Module):
         """(item vectors, states)."""
         items = self.items(features)
         return items, self.states(items, history, seeds)
-
-
-def full_softmax_loss(
-    states: jax.Array, items: jax.Array, targets: jax.Array, weight: jax.Array
-) -> jax.Array:
-    """Cross-entropy of the true next item among all items.
-
-    Args:
-      states: float32[n, D].
-      items: float32[N + 1, D]; row 0, padding, is no candidate.
-      targets: int32[n], 1..N where weight is not zero.
-      weight: float32[n].
-
-    Returns:
-      float32[], sum.
-    """
-    logits = states @ items.T
-    logits = logits.at[:, 0].set(-1e9)
-    own = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-    return jnp.sum((jax.nn.logsumexp(logits, axis=1) - own) * weight)

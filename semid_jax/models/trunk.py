@@ -1,4 +1,4 @@
-"""The causal transformer over items: a user's history in, one state per position out."""
+"""The transformer over items: a user's history in, one state per position out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from semid_jax.models.dropout import dropout
 
 
 class Block(nn.Module):
-    """Pre-norm causal self-attention and a feed-forward layer."""
+    """Pre-norm self-attention and a feed-forward layer."""
 
     width: int
     heads: int
@@ -18,15 +18,14 @@ class Block(nn.Module):
     site: int
 
     @nn.compact
-    def __call__(self, x: jax.Array, seeds: jax.Array | None) -> jax.Array:
-        """Maps float[B, T, D] to float[B, T, D]; position t sees positions 0..t."""
+    def __call__(self, x: jax.Array, seeds: jax.Array | None, sees: jax.Array) -> jax.Array:
+        """Maps float[B, T, D] to float[B, T, D]; `sees` bool[.., T, T] says which see which."""
         B, T, D = x.shape
         y = nn.LayerNorm(name="attention_norm")(x)
         qkv = nn.Dense(3 * D, use_bias=False, name="qkv")(y)
         q, k, v = jnp.split(qkv.reshape(B, T, 3 * self.heads, D // self.heads), 3, axis=2)
         logits = jnp.einsum("bthe,bshe->bhts", q, k) * (D // self.heads) ** -0.5
-        causal = jnp.tril(jnp.ones((T, T), bool))
-        weights = jax.nn.softmax(jnp.where(causal, logits, -1e9), axis=-1)
+        weights = jax.nn.softmax(jnp.where(sees, logits, -1e9), axis=-1)
         weights = dropout(weights, seeds, self.dropout, self.site)
         y = jnp.einsum("bhts,bshe->bthe", weights, v).reshape(B, T, D)
         y = nn.Dense(D, use_bias=False, name="out")(y)
@@ -47,16 +46,22 @@ class Trunk(nn.Module):
     dropout: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, seeds: jax.Array | None = None) -> jax.Array:
-        """States of every prefix.
+    def __call__(
+        self, x: jax.Array, seeds: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> jax.Array:
+        """States of every position.
 
         Args:
           x: float[B, T, D] item vectors, right padded; T at most `max_length`.
           seeds: uint32[B] for dropout, None in evaluation.
+          mask: None for a causal trunk; bool[B, T], False on padding, for one that sees all.
 
         Returns:
-          float[B, T, D]; row t depends on items 0..t only, so padding on the right needs no mask.
+          float[B, T, D]; causal, row t depends on items 0..t only, so that padding on the right
+          needs no mask.
         """
+        T = x.shape[1]
+        sees = jnp.tril(jnp.ones((T, T), bool)) if mask is None else mask[:, None, None, :]
         positions = self.param(
             "positions", nn.initializers.normal(0.02), (self.max_length, self.width)
         )
@@ -66,5 +71,5 @@ class Trunk(nn.Module):
             block = Block(
                 self.width, self.heads, self.dropout, 8 * (layer + 1), name=f"block{layer}"
             )
-            x = block(x, seeds)
+            x = block(x, seeds, sees)
         return nn.LayerNorm(name="output_norm")(x)

@@ -16,7 +16,9 @@ from semid_jax.report.tables import Column, format_value, html_table, metric_col
 from semid_jax.report.users import UserStory, read_users
 
 ACCURACY = ("ndcg@10", "recall@10", "ndcg@5", "recall@5", "mrr@10", "recall@50")
-NAMES: Mapping[str, str] = {"hdnag": "HDNAG", "sasrec": "SASRec"}
+NAMES: Mapping[str, str] = {
+    "hdnag": "HDNAG", "sasrec": "SASRec", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec",
+}  # fmt: skip
 _SHOWN_ITEMS = 8
 
 # Figures by file name (without .png): caption; users' own figures stand beside the users.

@@ -1,4 +1,4 @@
-"""What models with dense item vectors are trained on: the next item among all items."""
+"""What models with dense item vectors are trained on: the right item among all items."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from semid_jax.models.bert4rec import Bert4Rec, append, choose_hidden
 from semid_jax.models.dropout import example_seeds
-from semid_jax.models.sasrec import SasRec, full_softmax_loss
+from semid_jax.models.item_vectors import full_softmax_loss
 from semid_jax.train.step import Batch, Losses
 
 
-def next_item_losses(model: SasRec, seed: int) -> Losses:
+def next_item_losses(model: Any, seed: int) -> Losses:
     """Full-softmax cross-entropy at every loss-bearing position, for `make_step`.
 
     The step's constants are the items' features, float32[N + 1, F], or None.
 
     Args:
-      model: module.
+      model: module that maps (features, history, seeds) to (item vectors, states).
       seed: of dropout.
     """
 
@@ -29,6 +30,36 @@ def next_item_losses(model: SasRec, seed: int) -> Losses:
         bears = (targets > 0).astype(jnp.float32)
         flat = states.reshape(-1, states.shape[-1])
         loss = full_softmax_loss(flat, items, targets, bears)
+        return {"count": jnp.sum(bears), "item_loss": loss}
+
+    return Losses(sums, {"item_loss": 1.0})
+
+
+def cloze_losses(model: Bert4Rec, seed: int) -> Losses:
+    """Full-softmax cross-entropy at masked places, for `make_step`.
+
+    A training sequence is the inputs of a window and its last target. The step's constants are
+    the items' features, float32[N + 1, F], or None.
+
+    Args:
+      model: module.
+      seed: of dropout and masks.
+    """
+    config = model.config
+
+    def sums(params: Any, features: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
+        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        inputs, targets = batch["inputs"], batch["targets"]
+        length = jnp.sum(inputs > 0, axis=1)
+        newest = targets[jnp.arange(len(inputs)), jnp.maximum(length - 1, 0)]
+        real = newest > 0  # rows that only fill a batch bear no loss
+        sequence, end = append(inputs, jnp.maximum(newest, 1))
+        hidden = choose_hidden(sequence, end, seeds, config.masked, config.last_only)
+        items = model.apply(params, features, method="items")
+        states = model.apply(params, items, sequence, hidden, seeds, method="states")
+        bears = (hidden & real[:, None]).astype(jnp.float32).reshape(-1)
+        flat = states.reshape(-1, states.shape[-1])
+        loss = full_softmax_loss(flat, items, sequence.reshape(-1), bears)
         return {"count": jnp.sum(bears), "item_loss": loss}
 
     return Losses(sums, {"item_loss": 1.0})

@@ -58,18 +58,16 @@ def make_step(
     def step(
         state: TrainState, constants: Any, batch: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
-        everywhere = jax.lax.psum(jnp.sum(batch["targets"] > 0), AXIS).astype(jnp.float32)
-        everywhere = jnp.maximum(everywhere, 1.0)
-
         def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             sums = losses.sums(params, constants, batch, state.step)
-            total = sum(weight * sums[name] for name, weight in losses.weights.items())
-            return total / everywhere, sums
+            total = sum((w * sums[name] for name, w in losses.weights.items()), jnp.zeros(()))
+            return total, sums
 
         gradient, sums = jax.grad(objective, has_aux=True)(state.params)
-        gradient = jax.lax.psum(gradient, AXIS)
+        gradient, sums = jax.lax.psum((gradient, sums), AXIS)
+        everywhere = jnp.maximum(sums["count"], 1.0)
+        gradient = jax.tree.map(lambda g: g / everywhere, gradient)
         updates, optimiser_state = optimiser.update(gradient, state.optimiser, state.params)
-        sums = jax.lax.psum(sums, AXIS)
         metrics = {name: value / everywhere for name, value in sums.items() if name != "count"}
         metrics |= {"count": everywhere, "steps": jnp.ones(())}
         params = optax.apply_updates(state.params, updates)

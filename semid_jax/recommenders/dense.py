@@ -1,8 +1,9 @@
-"""SASRec's stages: train, evaluate. No tokenizer, no index: items are dense vectors."""
+"""The stages of models with dense item vectors: train, evaluate; no tokenizer and no index."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from semid_jax.data.source import RawDataset
 from semid_jax.eval.dense import dense_ranks, evaluate_dense, make_users, user_states
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.users import mean_metrics
+from semid_jax.models.bert4rec import Bert4Rec, Bert4RecConfig
+from semid_jax.models.gru4rec import Gru4Rec, Gru4RecConfig
 from semid_jax.models.sasrec import SasRec, SasRecConfig
 from semid_jax.recommenders.common import (
     Outcome,
@@ -27,16 +30,28 @@ from semid_jax.recommenders.common import (
     section,
     validation_users,
 )
-from semid_jax.train.dense_objective import next_item_losses
+from semid_jax.train.dense_objective import cloze_losses, next_item_losses
+from semid_jax.train.step import Losses
 from semid_jax.types import ItemFeatures
+
+# Module, its configuration, and what it is trained on.
+MODELS: Mapping[str, tuple[type, Callable[..., Any], Callable[..., Losses]]] = {
+    "sasrec": (SasRec, SasRecConfig, next_item_losses),
+    "gru4rec": (Gru4Rec, Gru4RecConfig, next_item_losses),
+    "bert4rec": (Bert4Rec, Bert4RecConfig, cloze_losses),
+}
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
-def last_state(model: SasRec, params: Any, vectors: jax.Array, history: jax.Array) -> jax.Array:
-    """float32[B, D], the state after the last item of each history int32[B, T]."""
-    states = model.apply(params, vectors, history, method=SasRec.states)
-    last = jnp.maximum(jnp.sum(history > 0, axis=1) - 1, 0)
-    return states[jnp.arange(len(last)), last]
+def _items(model: Any, params: Any, features: Any) -> jax.Array:
+    vectors: jax.Array = model.apply(params, features, method="items")
+    return vectors
+
+
+@functools.partial(jax.jit, static_argnames=("model",))
+def _last(model: Any, params: Any, vectors: jax.Array, history: jax.Array) -> jax.Array:
+    state: jax.Array = model.apply(params, vectors, history, method="last")
+    return state
 
 
 def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> Outcome:
@@ -48,9 +63,10 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
       raw: data set.
       features: normalised features.
     """
-    settings: SasRecConfig = section(config, "model", SasRecConfig)
+    kind, settings_kind, make_losses = MODELS[config.recommender]
+    settings = section(config, "model", settings_kind)
     width = config.train.max_length
-    model = SasRec(settings, raw.interactions.n_items, width)
+    model = kind(settings, raw.interactions.n_items, width)
     x = np.concatenate([features.x[name] for name in features.modalities], axis=1)
     inputs = jnp.asarray(x) if settings.features else None
     params = model.init(jax.random.key(config.seed), inputs, jnp.zeros((1, 2), jnp.int32))
@@ -62,15 +78,15 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     )
 
     def read(params: Any) -> tuple[Any, Any]:
-        vectors = model.apply(params, inputs, method=SasRec.items)
-        return vectors, functools.partial(last_state, model, params, vectors)
+        vectors = _items(model, params, inputs)
+        return vectors, functools.partial(_last, model, params, vectors)
 
     def validate(params: Any) -> dict[str, float]:
         vectors, encode = read(params)
         return mean_metrics(dense_ranks(vectors, user_states(encode, side), side)[0])
 
     batches = make_batches(config, raw.interactions)
-    losses = next_item_losses(model, config.seed)
+    losses = make_losses(model, config.seed)
     params, progress = fit(config, workdir, batches, params, losses, inputs, validate)
     release()
 

@@ -1,0 +1,83 @@
+"""GRU4Rec (Hidasi et al., ICLR 2016; Hidasi and Karatzoglou, CIKM 2018), with a full softmax.
+
+The recommended variant of the second paper ties input and output embeddings; sampled losses are
+replaced by cross-entropy over all items, as for every baseline here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+
+from semid_jax.models.dropout import dropout
+from semid_jax.models.item_vectors import ItemVectors, last_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Gru4RecConfig:
+    """Sizes of GRU4Rec.
+
+    Attributes:
+      width: D, of items and of the hidden state.
+      layers: recurrent layers.
+      dropout: on the input and on every layer's output.
+      features: items enter and are scored with the features that semantic IDs are made of.
+    """
+
+    width: int = 128
+    layers: int = 1
+    dropout: float = 0.3
+    features: bool = False
+
+
+class Gru4Rec(nn.Module):
+    """Item vectors and gated recurrent units."""
+
+    config: Gru4RecConfig
+    n_items: int
+    max_length: int
+
+    def setup(self) -> None:
+        """Creates the parameters."""
+        c = self.config
+        self.vectors = ItemVectors(self.n_items, c.width, c.features)
+        self.recurrent = [
+            nn.RNN(nn.GRUCell(c.width), name=f"recurrent{layer}") for layer in range(c.layers)
+        ]
+        self.out = nn.Dense(c.width, name="out")
+
+    def items(self, features: jax.Array | None) -> jax.Array:
+        """float32[N + 1, D], the vectors of all items, see `ItemVectors`."""
+        return self.vectors(features)
+
+    def states(
+        self, items: jax.Array, history: jax.Array, seeds: jax.Array | None = None
+    ) -> jax.Array:
+        """The state after each item of a history.
+
+        Args:
+          items: float32[N + 1, D], of `items`.
+          history: int32[B, T], right padded.
+          seeds: uint32[B] for dropout, None in evaluation.
+
+        Returns:
+          float32[B, T, D]; the score of item i is <state, items[i]>.
+        """
+        rate = self.config.dropout
+        x = dropout(items[history] * self.config.width**0.5, seeds, rate, 1)
+        for layer, recurrent in enumerate(self.recurrent):
+            x = dropout(recurrent(x), seeds, rate, 8 * (layer + 1))
+        return self.out(x)
+
+    def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
+        """float32[B, D], the state after the last item of each history int32[B, T]."""
+        return last_of(self.states(items, history), history)
+
+    def __call__(
+        self, features: jax.Array | None, history: jax.Array, seeds: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """(item vectors, states)."""
+        items = self.items(features)
+        return items, self.states(items, history, seeds)
