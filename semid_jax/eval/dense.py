@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from semid_jax.data.sequences import prefixes
 from semid_jax.data.source import RawDataset
@@ -15,7 +14,7 @@ from semid_jax.decode.dense import dense_rank, retrieve_dense
 from semid_jax.eval.evaluation import Evaluation, describe_lists, named, whole_prefix
 from semid_jax.eval.model import BATCH, POSITIONS, Lists
 from semid_jax.eval.ranking import ranking_metrics, summary
-from semid_jax.eval.users import Users, pad_rows
+from semid_jax.eval.users import Users, pad_rows, users_bar
 from semid_jax.types import Interactions, ItemFeatures
 
 # history int32[B, T] to the state after each row's last item, float32[B, F].
@@ -39,12 +38,12 @@ def make_users(
     return Users(users[order], history[order], targets[order])
 
 
-def user_states(encode: Encode, side: Users) -> np.ndarray:
+def user_states(encode: Encode, side: Users, shows_bar: bool = True) -> np.ndarray:
     """float32[U, F], the states of all users, in batches of bounded memory and few shapes."""
     found, at, whole = [], 0, side.history.shape[1]
     widths = sorted({-(-whole // 4), -(-whole // 2), whole})
     lengths = (side.history > 0).sum(axis=1)
-    bar = tqdm(total=len(side), desc="users", unit="user", mininterval=2.0, leave=False)
+    bar = users_bar(len(side), shows_bar)
     for width in widths:
         end = int(np.searchsorted(lengths, width, side="right"))
         rows = min(max(POSITIONS // width, 1), len(side))

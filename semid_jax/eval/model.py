@@ -17,7 +17,7 @@ from semid_jax.decode.exact import exact_rank
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query, Tables, make_query
-from semid_jax.eval.users import Lists, Users, pad_rows
+from semid_jax.eval.users import Lists, Users, pad_rows, users_bar
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
 
 BATCH = 256  # users of a search
@@ -135,13 +135,15 @@ def user_query(
     return _make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
 
 
-def user_vectors(generator: Generator, params: Any, side: ReadSide) -> np.ndarray:
+def user_vectors(
+    generator: Generator, params: Any, side: ReadSide, shows_bar: bool = True
+) -> np.ndarray:
     """float32[U, D + L d + 1], the query vectors of all users, in batches of bounded memory."""
     found = []
     at, whole = 0, side.history.shape[1]
     widths = sorted({-(-whole // 4), -(-whole // 2), whole})  # few shapes, little padding
     lengths = (side.history > 0).sum(axis=1)
-    bar = tqdm(total=len(side), desc="users", unit="user", mininterval=2.0, leave=False)
+    bar = users_bar(len(side), shows_bar)
     while at < len(side):
         # As many rows as fit if they are no longer than the first; lengths ascend by archetype.
         width = next(w for w in widths if w >= lengths[at])
@@ -161,13 +163,19 @@ class Queries:
     """Queries of all users of a read side, batch by batch; the trunk runs once per user."""
 
     def __init__(
-        self, generator: Generator, params: Any, index: Index, side: ReadSide, batch: int = BATCH
+        self,
+        generator: Generator,
+        params: Any,
+        index: Index,
+        side: ReadSide,
+        batch: int = BATCH,
+        shows_bar: bool = True,
     ) -> None:
-        """Runs the trunk."""
+        """Runs the trunk, under a progress bar unless it runs inside another one's."""
         self._tables = index.tables
         self._archetype = side.archetype
         self._batch = min(batch, max(len(side), 1))
-        self._vectors = user_vectors(generator, params, side)
+        self._vectors = user_vectors(generator, params, side, shows_bar)
 
     def __len__(self) -> int:
         return -(-len(self._vectors) // self._batch)

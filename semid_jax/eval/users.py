@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
+from tqdm import tqdm
 
 from semid_jax.eval.ranking import ranking_metrics
 
@@ -47,6 +48,12 @@ class Lists:
     scores: np.ndarray
     scored: np.ndarray
     ms_per_user: float
+
+
+def users_bar(users: int, shows: bool) -> Any:
+    """A progress bar over users; one that shows nothing where it would lie inside another's."""
+    options = {} if shows else {"disable": True}
+    return tqdm(total=users, desc="users", unit="user", mininterval=2.0, leave=False, **options)
 
 
 def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:

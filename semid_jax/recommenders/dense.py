@@ -83,7 +83,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
 
     def validate(params: Any) -> dict[str, float]:
         vectors, encode = read(params)
-        return mean_metrics(dense_ranks(vectors, user_states(encode, side), side)[0])
+        return mean_metrics(dense_ranks(vectors, user_states(encode, side, False), side)[0])
 
     batches = make_batches(config, raw.interactions)
     losses = make_losses(model, config.seed)

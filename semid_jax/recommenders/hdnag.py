@@ -134,7 +134,8 @@ def train_stage(
 
     def validate(params: Any) -> dict[str, float]:
         index = with_model(empty, generator, params)
-        ranks, _ = exact_ranks(Queries(generator, params, index, side), index, side, None)
+        queries = Queries(generator, params, index, side, shows_bar=False)
+        ranks, _ = exact_ranks(queries, index, side, None)
         return mean_metrics(ranks)
 
     objective = hdnag_losses(generator, losses, settings.group, config.seed)
