@@ -176,7 +176,7 @@ def _check(coarse: np.ndarray, fine: np.ndarray, bias: np.ndarray, tables: Table
     if A > MAX_ARCHETYPES:
         raise InputError(
             f"index: {A} archetypes, an entry's mask holds {MAX_ARCHETYPES}; "
-            f"set pmat.archetypes to {MAX_ARCHETYPES} or fewer"
+            f"set tokenizer.archetypes to {MAX_ARCHETYPES} or fewer"
         )
     if fine.shape != (A, rows, L) or bias.shape != (A, rows):
         raise InputError(

@@ -196,7 +196,8 @@ def evaluate_stage(
     inputs = {
         "data": artifacts.content_hash(workdir / "data"),
         "features": artifacts.content_hash(workdir / "features"),
-        "index": artifacts.content_hash(workdir / "index" / "lists"),
+        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
+        "model": tree_hash(params),
     }
     settings = {"decode": config.decode.to_dict(), "max_length": config.train.max_length}
 
