@@ -6,7 +6,7 @@ import numpy as np
 
 from semid_jax.decode.index import build_index
 from semid_jax.decode.score import Tables
-from semid_jax.eval import model
+from semid_jax.eval import users as evaluated
 from semid_jax.eval.model import Queries, make_read_side, user_query, with_model
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 
@@ -15,7 +15,7 @@ CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4)
 
 
 def test_queries_equal_those_of_one_padded_batch(monkeypatch):
-    monkeypatch.setattr(model, "POSITIONS", 30)  # batches of 2 to 10 rows
+    monkeypatch.setattr(evaluated, "POSITIONS", 30)  # batches of 2 to 10 rows
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
     fine = rng.integers(0, K, (A, N + 1, L)).astype(np.uint8)

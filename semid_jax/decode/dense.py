@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION
-from semid_jax.decode.topk import tie_hash, top_k_ties
+from semid_jax.decode.topk import is_ahead, tie_hash, top_k_ties
 
 
 @functools.partial(jax.jit, static_argnames=("k",))
@@ -51,8 +51,7 @@ def dense_rank(
     scores = _scores(vectors, queries)
     own = jnp.take_along_axis(scores, targets[:, None], axis=1)
     hashes = tie_hash(jnp.arange(len(vectors)))
-    ahead = (scores > own) | ((scores == own) & (hashes < tie_hash(targets)[:, None]))
-    ahead = ahead & (scores > -jnp.inf)
+    ahead = is_ahead(scores, hashes, own, tie_hash(targets)[:, None])
     rank = jnp.sum(ahead, axis=1) + 1
     if exclude is None:
         return rank, rank

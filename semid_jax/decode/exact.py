@@ -18,7 +18,7 @@ from flax import struct
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query, score_entries, score_gathered
-from semid_jax.decode.topk import tie_hash, top_k_ties
+from semid_jax.decode.topk import is_ahead, tie_hash, top_k_ties
 
 Result = TypeVar("Result")
 
@@ -94,7 +94,7 @@ def exact_rank(
     hashed = tie_hash(targets)[:, None]
 
     def count(ahead: jax.Array, scores: jax.Array, part: Entries) -> jax.Array:
-        return ahead + _ahead(scores, tie_hash(part.item), score, hashed).sum(axis=1)
+        return ahead + is_ahead(scores, tie_hash(part.item), score, hashed).sum(axis=1)
 
     def run(entries: Entries) -> jax.Array:
         zero = jnp.zeros(B, jnp.int32)
@@ -107,7 +107,7 @@ def exact_rank(
     gone = jnp.sort(exclude, axis=1)
     repeat = jnp.pad(gone[:, 1:] == gone[:, :-1], ((0, 0), (1, 0)))
     scores = jnp.where((gone > 0) & ~repeat, score_items(index, query, gone), -jnp.inf)
-    removed = _ahead(scores, tie_hash(gone), score, hashed).sum(axis=1)
+    removed = is_ahead(scores, tie_hash(gone), score, hashed).sum(axis=1)
     kept = (targets > 0) & ~(gone == targets[:, None]).any(axis=1)
     return rank, jnp.where(kept, rank - removed, 0)
 
@@ -253,9 +253,3 @@ def _scan(
 
     result, _ = jax.lax.scan(fold, start, jnp.arange(0, n, size))
     return result
-
-
-def _ahead(scores: jax.Array, hashes: jax.Array, target: jax.Array, hashed: jax.Array) -> jax.Array:
-    """bool[B, n], which entries come before the target, float32[B, 1] with hash uint32[B, 1]."""
-    tie = (scores == target) & (hashes < hashed)
-    return ((scores > target) | tie) & (scores > -jnp.inf)

@@ -30,6 +30,14 @@ def tie_hash(item: Array) -> Array:
     return h ^ (h >> np.uint32(16))
 
 
+def is_ahead(
+    scores: jax.Array, hashes: jax.Array, target: jax.Array, hashed: jax.Array
+) -> jax.Array:
+    """bool[B, n], which entries come before the target, float32[B, 1] with hash uint32[B, 1]."""
+    tie = (scores == target) & (hashes < hashed)
+    return ((scores > target) | tie) & (scores > -jnp.inf)
+
+
 def top_k_ties(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """The k best items per row by (score, tie hash), exact also where a tie straddles rank k.
 

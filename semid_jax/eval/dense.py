@@ -12,9 +12,8 @@ from semid_jax.data.sequences import prefixes
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.dense import dense_rank, retrieve_dense
 from semid_jax.eval.evaluation import Evaluation, describe_lists, named, whole_prefix
-from semid_jax.eval.model import BATCH, POSITIONS, Lists
 from semid_jax.eval.ranking import ranking_metrics, summary
-from semid_jax.eval.users import Users, pad_rows, users_bar
+from semid_jax.eval.users import BATCH, Lists, Users, encode_users, pad_rows
 from semid_jax.types import Interactions, ItemFeatures
 
 # history int32[B, T] to the state after each row's last item, float32[B, F].
@@ -39,22 +38,8 @@ def make_users(
 
 
 def user_states(encode: Encode, side: Users, shows_bar: bool = True) -> np.ndarray:
-    """float32[U, F], the states of all users, in batches of bounded memory and few shapes."""
-    found, at, whole = [], 0, side.history.shape[1]
-    widths = sorted({-(-whole // 4), -(-whole // 2), whole})
-    lengths = (side.history > 0).sum(axis=1)
-    bar = users_bar(len(side), shows_bar)
-    for width in widths:
-        end = int(np.searchsorted(lengths, width, side="right"))
-        rows = min(max(POSITIONS // width, 1), len(side))
-        for start in range(at, end, rows):
-            stop = min(start + rows, end)
-            states = encode(pad_rows(side.history[start:stop, :width], rows))
-            found.append(np.asarray(states)[: stop - start])
-            bar.update(stop - start)
-        at = max(at, end)
-    bar.close()
-    return np.concatenate(found)
+    """float32[U, F], the states of all users, see `encode_users`."""
+    return encode_users(side, lambda part, width: encode(part.history[:, :width]), shows_bar)
 
 
 def dense_ranks(
@@ -92,7 +77,7 @@ def dense_lists(vectors: Any, states: np.ndarray, k: int) -> Lists:
         items.append(np.asarray(found.items)[:n])
         scores.append(np.asarray(found.scores)[:n])
     scored = np.full(len(states), len(vectors) - 1, np.int32)
-    return Lists(np.concatenate(items), np.concatenate(scores), scored, 0.0)
+    return Lists(np.concatenate(items), np.concatenate(scores), scored)
 
 
 def evaluate_dense(

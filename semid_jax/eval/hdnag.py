@@ -103,7 +103,7 @@ def evaluate(
     main = config.methods[0]
     for name, found in lists.items():
         per_user[name] = ranking_metrics(target_ranks(found.items, side.targets))
-        row = {k: float(v.mean()) for k, v in per_user[name].items()}
+        row: dict[str, Any] = {k: float(v.mean()) for k, v in per_user[name].items()}
         best = float(per_user["exact"]["ndcg@10"].mean())
         row |= {
             "search_loss": (best - row["ndcg@10"]) / best if best else 0.0,

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
@@ -17,11 +16,9 @@ from semid_jax.decode.exact import exact_rank
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query, Tables, make_query
-from semid_jax.eval.users import Lists, Users, pad_rows, users_bar
+from semid_jax.eval.users import BATCH, Lists, Users, encode_users, pad_rows
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
-
-BATCH = 256  # users of a search
-POSITIONS = 16384  # of a pass of the trunk: bounds memory at any history length
+from semid_jax.models.trunk import last_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +96,7 @@ def user_vector(
     """
     with jax.named_scope("trunk"):
         states = generator.apply(params, coarse, fine, mask, method=Generator.states)
-        last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
-        state = states[jnp.arange(len(last)), last]
+        state = last_of(states, mask)
     with jax.named_scope("heads"):
         return query_vector(
             generator.apply(params, state, method=Generator.coarse_query),
@@ -135,30 +131,6 @@ def user_query(
     return _make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
 
 
-def user_vectors(
-    generator: Generator, params: Any, side: ReadSide, shows_bar: bool = True
-) -> np.ndarray:
-    """float32[U, D + L d + 1], the query vectors of all users, in batches of bounded memory."""
-    found = []
-    at, whole = 0, side.history.shape[1]
-    widths = sorted({-(-whole // 4), -(-whole // 2), whole})  # few shapes, little padding
-    lengths = (side.history > 0).sum(axis=1)
-    bar = users_bar(len(side), shows_bar)
-    while at < len(side):
-        # As many rows as fit if they are no longer than the first; lengths ascend by archetype.
-        width = next(w for w in widths if w >= lengths[at])
-        rows = min(max(POSITIONS // width, 1), len(side))
-        long = np.flatnonzero(lengths[at : at + rows] > width)
-        end = min(at + (int(long[0]) if len(long) else rows), len(side))
-        parts = (side.coarse, side.fine, side.history > 0)
-        padded = [pad_rows(a[at:end, :width], rows) for a in parts]
-        found.append(np.asarray(user_vector(generator, params, *padded))[: end - at])
-        bar.update(end - at)
-        at = end
-    bar.close()
-    return np.concatenate(found)
-
-
 class Queries:
     """Queries of all users of a read side, batch by batch; the trunk runs once per user."""
 
@@ -175,7 +147,12 @@ class Queries:
         self._tables = index.tables
         self._archetype = side.archetype
         self._batch = min(batch, max(len(side), 1))
-        self._vectors = user_vectors(generator, params, side, shows_bar)
+
+        def encode(part: ReadSide, width: int) -> jax.Array:
+            codes = part.coarse[:, :width], part.fine[:, :width]
+            return user_vector(generator, params, *codes, part.history[:, :width] > 0)
+
+        self._vectors = encode_users(side, encode, shows_bar)
 
     def __len__(self) -> int:
         return -(-len(self._vectors) // self._batch)

@@ -60,7 +60,7 @@ def read_evaluation(directory: Path) -> Evaluation:
         arrays["lists/items"],
         arrays["lists/scores"],
         arrays["lists/scored"],
-        float(extra["ms_per_user"]),
+        extra["ms_per_user"],
     )
     metrics = dict(extra["metrics"])
     if not isinstance(side, ReadSide):

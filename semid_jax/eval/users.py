@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Self
+from collections.abc import Callable
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
 from semid_jax.eval.ranking import ranking_metrics
+
+BATCH = 256  # users of a search
+POSITIONS = 16384  # of a pass of a model: bounds memory at any history length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,19 +45,52 @@ class Lists:
       items: int32[U, k].
       scores: float32[U, k].
       scored: int32[U], items the search scored.
-      ms_per_user: float, retrieval only, warm, in batches.
+      ms_per_user: retrieval only, warm, in batches; None where no time was taken.
     """
 
     items: np.ndarray
     scores: np.ndarray
     scored: np.ndarray
-    ms_per_user: float
+    ms_per_user: float | None = None
 
 
-def users_bar(users: int, shows: bool) -> Any:
-    """A progress bar over users; one that shows nothing where it would lie inside another's."""
-    options = {} if shows else {"disable": True}
-    return tqdm(total=users, desc="users", unit="user", mininterval=2.0, leave=False, **options)
+Kind = TypeVar("Kind", bound=Users)
+
+
+def encode_users(
+    side: Kind, encode: Callable[[Kind, int], Any], shows_bar: bool = True
+) -> np.ndarray:
+    """Runs a model over all users in batches of bounded memory, few shapes and little padding.
+
+    A batch holds neighbours of `side`, so users of like length should lie together. It is padded
+    to a quarter of T, to half of it, or to T.
+
+    Args:
+      side: the users.
+      encode: (some of them, the width that holds their histories) to float32[B, F].
+      shows_bar: False where it would lie inside another progress bar's line.
+
+    Returns:
+      float32[U, F], in the order of `side`.
+    """
+    whole = side.history.shape[1]
+    widths = sorted({-(-whole // 4), -(-whole // 2), whole})
+    lengths = (side.history > 0).sum(axis=1)
+    options = {} if shows_bar else {"disable": True}
+    bar = tqdm(total=len(side), desc="users", unit="user", mininterval=2.0, leave=False, **options)
+    found, at = [], 0
+    while at < len(side):
+        width = next(w for w in widths if w >= lengths[at])
+        rows = min(max(POSITIONS // width, 1), len(side))
+        longer = np.flatnonzero(lengths[at : at + rows] > width)
+        end = min(at + (int(longer[0]) if len(longer) else rows), len(side))
+        # The last row again and again: one compiled shape per width.
+        part = side.take(np.minimum(np.arange(at, at + rows), end - 1))
+        found.append(np.asarray(encode(part, width))[: end - at])
+        bar.update(end - at)
+        at = end
+    bar.close()
+    return np.concatenate(found)
 
 
 def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.dropout import below, example_bits
-from semid_jax.models.item_vectors import ItemVectors, last_of
-from semid_jax.models.trunk import Trunk
+from semid_jax.models.item_vectors import ItemVectors
+from semid_jax.models.trunk import Trunk, last_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Bert4Rec(nn.Module):
     def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
         """float32[B, D + 1], the state of a mask behind each history int32[B, T]."""
         sequence, hidden = append(history, jnp.ones(len(history), history.dtype))
-        return last_of(self.states(items, sequence, hidden), sequence)
+        return last_of(self.states(items, sequence, hidden), sequence > 0)
 
     def __call__(
         self, features: jax.Array | None, history: jax.Array, seeds: jax.Array | None = None

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 
 from semid_jax.models.dropout import dropout
-from semid_jax.models.item_vectors import ItemVectors, last_of
+from semid_jax.models.item_vectors import ItemVectors, NextItemModel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,12 +32,10 @@ class Gru4RecConfig:
     features: bool = False
 
 
-class Gru4Rec(nn.Module):
+class Gru4Rec(NextItemModel):
     """Item vectors and gated recurrent units."""
 
     config: Gru4RecConfig
-    n_items: int
-    max_length: int
 
     def setup(self) -> None:
         """Creates the parameters."""
@@ -48,36 +46,12 @@ class Gru4Rec(nn.Module):
         ]
         self.out = nn.Dense(c.width, name="out")
 
-    def items(self, features: jax.Array | None) -> jax.Array:
-        """float32[N + 1, D], the vectors of all items, see `ItemVectors`."""
-        return self.vectors(features)
-
     def states(
         self, items: jax.Array, history: jax.Array, seeds: jax.Array | None = None
     ) -> jax.Array:
-        """The state after each item of a history.
-
-        Args:
-          items: float32[N + 1, D], of `items`.
-          history: int32[B, T], right padded.
-          seeds: uint32[B] for dropout, None in evaluation.
-
-        Returns:
-          float32[B, T, D]; the score of item i is <state, items[i]>.
-        """
+        """See `NextItemModel`."""
         rate = self.config.dropout
         x = dropout(items[history] * self.config.width**0.5, seeds, rate, 1)
         for layer, recurrent in enumerate(self.recurrent):
             x = dropout(recurrent(x), seeds, rate, 8 * (layer + 1))
         return self.out(x)
-
-    def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
-        """float32[B, D], the state after the last item of each history int32[B, T]."""
-        return last_of(self.states(items, history), history)
-
-    def __call__(
-        self, features: jax.Array | None, history: jax.Array, seeds: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """(item vectors, states)."""
-        items = self.items(features)
-        return items, self.states(items, history, seeds)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from semid_jax.models.trunk import last_of
 
 
 class ItemVectors(nn.Module):
@@ -30,18 +34,45 @@ class ItemVectors(nn.Module):
         return vectors.at[0].set(0.0)
 
 
-def last_of(states: jax.Array, history: jax.Array) -> jax.Array:
-    """The state at the last item of each history.
+class NextItemModel(nn.Module):
+    """A model whose state after each item scores the next one by <state, items[i]>.
 
-    Args:
-      states: float32[B, T, D].
-      history: int32[B, T], right padded with 0.
-
-    Returns:
-      float32[B, D].
+    A kind of it makes `vectors`, an ItemVectors, in its setup and says what its `states` are.
     """
-    last = jnp.maximum(jnp.sum(history > 0, axis=1) - 1, 0)
-    return states[jnp.arange(len(last)), last]
+
+    config: Any
+    n_items: int
+    max_length: int
+
+    def items(self, features: jax.Array | None) -> jax.Array:
+        """float32[N + 1, D], the vectors of all items, see `ItemVectors`."""
+        return self.vectors(features)
+
+    def states(
+        self, items: jax.Array, history: jax.Array, seeds: jax.Array | None = None
+    ) -> jax.Array:
+        """The state after each item of a history.
+
+        Args:
+          items: float32[N + 1, D], of `items`.
+          history: int32[B, T], right padded.
+          seeds: uint32[B] for dropout, None in evaluation.
+
+        Returns:
+          float32[B, T, D].
+        """
+        raise NotImplementedError
+
+    def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
+        """float32[B, D], the state after the last item of each history int32[B, T]."""
+        return last_of(self.states(items, history), history > 0)
+
+    def __call__(
+        self, features: jax.Array | None, history: jax.Array, seeds: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array]:
+        """(item vectors, states)."""
+        items = self.items(features)
+        return items, self.states(items, history, seeds)
 
 
 def full_softmax_loss(

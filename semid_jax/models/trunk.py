@@ -73,3 +73,17 @@ class Trunk(nn.Module):
             )
             x = block(x, seeds, sees)
         return nn.LayerNorm(name="output_norm")(x)
+
+
+def last_of(states: jax.Array, mask: jax.Array) -> jax.Array:
+    """The state at the last item of each history.
+
+    Args:
+      states: float[B, T, D].
+      mask: bool[B, T], False on right padding.
+
+    Returns:
+      float[B, D].
+    """
+    last = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+    return states[jnp.arange(len(last)), last]

@@ -17,6 +17,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax import artifacts
+from semid_jax.checkpoint import tree_hash
 from semid_jax.data.pipeline import PipelineConfig, TrainBatches
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.store import KIND, read_evaluation, write_evaluation
@@ -135,19 +136,28 @@ def fit(
 
 
 def evaluate_once(
-    directory: Path,
-    inputs: Mapping[str, str],
+    workdir: Path,
+    params: Any,
     settings: Mapping[str, Any],
     evaluate: Callable[[], Evaluation],
+    inputs: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Validation and test, scored if that was not done for the same inputs before.
 
     Args:
-      directory: of the artefact.
-      inputs: content hashes of what the evaluation is made from.
+      workdir: of the run; its data and features are inputs.
+      params: of the model; an input.
       settings: that it depends on.
       evaluate: does it.
+      inputs: name -> content hash of what else it is made from.
     """
+    directory = workdir / "evaluation"
+    inputs = {
+        "data": artifacts.content_hash(workdir / "data"),
+        "features": artifacts.content_hash(workdir / "features"),
+        "model": tree_hash(params),
+        **(inputs or {}),
+    }
     if not artifacts.matches(directory, KIND, inputs, settings):
         started = time.perf_counter()
         write_evaluation(directory, evaluate(), inputs, settings, **since(started))

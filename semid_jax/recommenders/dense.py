@@ -13,7 +13,6 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax import artifacts
-from semid_jax.checkpoint import tree_hash
 from semid_jax.data.source import RawDataset
 from semid_jax.eval.dense import dense_ranks, evaluate_dense, make_users, user_states
 from semid_jax.eval.evaluation import Evaluation
@@ -94,16 +93,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         vectors, encode = read(params)
         return evaluate_dense(raw, features, encode, vectors, width, config.decode.k)
 
-    evaluation = evaluate_once(
-        workdir / "evaluation",
-        {
-            "data": artifacts.content_hash(workdir / "data"),
-            "features": artifacts.content_hash(workdir / "features"),
-            "model": tree_hash(params),
-        },
-        {"k": config.decode.k, "max_length": width},
-        evaluate,
-    )
+    settings_used = {"k": config.decode.k, "max_length": width}
+    evaluation = evaluate_once(workdir, params, settings_used, evaluate)
     seconds = {
         "train": progress.seconds,
         "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],

@@ -192,13 +192,7 @@ def evaluate_stage(
     index: Index,
 ) -> Evaluation:
     """Validation and test, scored once."""
-    directory = workdir / "evaluation"
-    inputs = {
-        "data": artifacts.content_hash(workdir / "data"),
-        "features": artifacts.content_hash(workdir / "features"),
-        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
-        "model": tree_hash(params),
-    }
+    inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
     settings = {"decode": config.decode.to_dict(), "max_length": config.train.max_length}
 
     def score() -> IdEvaluation:
@@ -214,7 +208,7 @@ def evaluate_stage(
             workdir / "index" / "scann",
         )
 
-    return evaluate_once(directory, inputs, settings, score)
+    return evaluate_once(workdir, params, settings, score, inputs)
 
 
 def profile_stage(
