@@ -11,10 +11,12 @@ how long it took and on what machine stands in README.md, made from results/.
 
 from ml_collections import ConfigDict
 
+from semid_jax.decode.config import DecodeConfig
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.presets import Preset, make_config
+from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.config import QuantizeConfig
 
 PRESETS: dict[str, Preset] = {
@@ -61,6 +63,8 @@ SECTIONS = {
     "quantize": QuantizeConfig,
     "model": GeneratorConfig,
     "loss": LossConfig,
+    "decode": DecodeConfig,
+    "profile": ProfileConfig,
 }
 
 

@@ -11,9 +11,8 @@ from ml_collections import ConfigDict
 
 from semid_jax.data.config import DataConfig
 from semid_jax.data.synthetic import SyntheticConfig
-from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.config import ListConfig
 from semid_jax.features.config import FeaturesConfig
-from semid_jax.profiling import ProfileConfig
 from semid_jax.report.config import ReportConfig
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.types import InputError
@@ -24,10 +23,58 @@ SHARED: Mapping[str, Callable[..., Any]] = {
     "synthetic": SyntheticConfig,
     "features": FeaturesConfig,
     "train": TrainConfig,
-    "decode": DecodeConfig,
     "report": ReportConfig,
-    "profile": ProfileConfig,
 }
+
+# What every sequence baseline shares; a file in configs/baselines adds its model's own values.
+SEQUENCE_BASELINES: Mapping[str, Preset] = {
+    "amazon_2014": {
+        "data": {"name": "amazon_2014", "category": "Beauty"},
+        "features": {"modalities": ("attributes", "text")},
+        "train": {
+            "epochs": 100,
+            "patience": 10,
+            "lr": 1e-3,
+            "buckets": (3, 5, 8, 12, 20),
+            "evaluate_users": 0,
+            "evaluate_every": 2,
+        },
+    },
+    "movielens_1m": {
+        "data": {"name": "movielens_1m"},
+        "features": {"modalities": ("image", "text")},
+        "train": {"max_length": 200, "batch_size": 32, "group": 8, "epochs": 60, "lr": 1e-3},
+    },
+    "tiny": {
+        "data": {"name": "synthetic"},
+        "synthetic": {"users": 300, "items": 200, "topics": 6},
+        "train": {"epochs": 2, "batch_size": 32, "group": 8},
+    },
+}
+
+
+def make_baseline(
+    arg: str,
+    recommender: str,
+    kind: Callable[..., Any],
+    models: Mapping[str, Mapping[str, Any]],
+) -> ConfigDict:
+    """The configuration of a sequence baseline.
+
+    Args:
+      arg: see `make_config`.
+      recommender: a key of stages.RECOMMENDERS.
+      kind: dataclass of the section `model`.
+      models: preset -> values of that section that differ from the defaults.
+
+    Raises:
+      InputError: unknown preset or field.
+    """
+    presets = {
+        name: {**preset, "model": models.get(name, {})}
+        for name, preset in SEQUENCE_BASELINES.items()
+    }
+    return make_config(arg, presets, recommender, {"model": kind, "decode": ListConfig})
 
 
 def make_config(

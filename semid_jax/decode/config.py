@@ -6,6 +6,17 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
+class ListConfig:
+    """What is returned by a model that has only the exact search.
+
+    Attributes:
+      k: items returned per user.
+    """
+
+    k: int = 50
+
+
+@dataclasses.dataclass(frozen=True)
 class DecodeConfig:
     """How the index is searched.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -63,11 +64,11 @@ def group_losses(
     generator: Generator,
     config: LossConfig,
     group: int,
+    seed: int,
     params: Any,
     codes: Codes,
     batch: Batch,
     step: jax.Array,
-    seed: int,
 ) -> dict[str, jax.Array]:
     """Sums of all losses over the loss-bearing positions of this device, and their number.
 
@@ -75,11 +76,11 @@ def group_losses(
       generator: module.
       config: weights.
       group: rows of a batch that share an archetype.
+      seed: of the run.
       params: of the generator.
       codes: the catalogue.
       batch: inputs, targets int32[B, T], archetype int32[B], example uint32[B].
       step: int32[], for dropout and sampling.
-      seed: of the run.
 
     Returns:
       "count" and one sum per loss, float32[] each.
@@ -141,10 +142,6 @@ def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int
       group: rows that share an archetype.
       seed: of dropout and sampling.
     """
-
-    def losses(params: Any, codes: Codes, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        return group_losses(generator, config, group, params, codes, batch, step, seed)
-
     weights = {
         "coarse_loss": config.coarse,
         "fine_loss": config.fine,
@@ -152,4 +149,4 @@ def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int
         "alignment_loss": config.alignment,
         "validity_loss": config.validity,
     }
-    return Losses(losses, weights)
+    return Losses(functools.partial(group_losses, generator, config, group, seed), weights)

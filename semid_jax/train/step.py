@@ -22,7 +22,7 @@ class TrainState:
 
     Attributes:
       step: int32[].
-      params: of the generator.
+      params: of the model.
       optimiser: of optax.
     """
 
