@@ -36,20 +36,11 @@ def atomic_folder(directory: Path) -> Iterator[Path]:
       InputError: the disk is full or not writable.
     """
     directory = Path(os.path.abspath(directory))
-    with disk_errors(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(directory)
-        folder = Path(tempfile.mkdtemp(prefix=f".{directory.name}.tmp-", dir=directory.parent))
-        lock = os.open(folder, os.O_RDONLY)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            folder.chmod(0o777 & ~_umask())
-            yield folder
-            _sync(folder)
-            _replace(folder, directory)
-        finally:
-            os.close(lock)
-            shutil.rmtree(folder, ignore_errors=True)
+    with disk_errors(directory), _temporary_beside(directory) as folder:
+        folder.chmod(0o777 & ~_umask())
+        yield folder
+        _sync(folder)
+        _replace(folder, directory)
 
 
 @contextlib.contextmanager
@@ -65,13 +56,11 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
       InputError: the disk is full or not writable.
     """
-    path = Path(path)
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            temporary = Path(folder, path.name)
-            yield temporary
-            os.replace(temporary, path)
+    path = Path(os.path.abspath(path))
+    with disk_errors(path), _temporary_beside(path) as folder:
+        temporary = folder / path.name
+        yield temporary
+        os.replace(temporary, path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -164,9 +153,24 @@ def _replace(folder: Path, directory: Path) -> None:
     _sync_one(directory.parent)
 
 
-def _remove_abandoned(directory: Path) -> None:
+@contextlib.contextmanager
+def _temporary_beside(place: Path) -> Iterator[Path]:
+    """Lends a locked folder on the same disk; those that killed runs left are removed."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(place)
+    folder = Path(tempfile.mkdtemp(prefix=f".{place.name}.tmp-", dir=place.parent))
+    lock = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    finally:
+        os.close(lock)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_abandoned(place: Path) -> None:
     """Removes temporary folders of killed runs; a live one holds a lock on its folder."""
-    for folder in directory.parent.glob(f".{directory.name}.tmp-*"):
+    for folder in place.parent.glob(f".{place.name}.tmp-*"):
         try:
             lock = os.open(folder, os.O_RDONLY)
         except OSError:

@@ -323,6 +323,23 @@ def test_temporary_folder_of_a_live_run_is_left_alone(tmp_path: Path) -> None:
     assert not live.exists()
 
 
+def test_what_a_killed_write_of_a_file_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from semid_jax import disk\n"
+        "with disk.whole_file(Path(sys.argv[1])) as temporary:\n"
+        "    temporary.write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], check=False)
+    assert not path.exists()
+    assert len(names_beside(path)) == 1
+    disk.write_json(path, {"a": 1})
+    assert names_beside(path) == ["metrics.json"]
+
+
 def test_json_is_plain_and_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "results" / "metrics.json"
     disk.write_json(path, {"a": 1})
