@@ -113,4 +113,4 @@ def make_config(
         section: ConfigDict(dataclasses.asdict(kind(**chosen.get(section, {}))))
         for section, kind in {**SHARED, **sections}.items()
     }
-    return ConfigDict({"recommender": recommender, "seed": 0, **made})
+    return ConfigDict({"recommender": recommender, "seed": 0, "validate_only": False, **made})

@@ -13,8 +13,8 @@ from conftest import REPOSITORY
 
 from semid_jax.models.bert4rec import Bert4Rec, Bert4RecConfig, choose_hidden
 from semid_jax.models.dropout import example_seeds
+from semid_jax.models.full_softmax import full_softmax_loss
 from semid_jax.models.gru4rec import Gru4Rec, Gru4RecConfig
-from semid_jax.models.item_vectors import full_softmax_loss
 from semid_jax.models.sasrec import SasRec, SasRecConfig
 
 N, T, D, F = 12, 6, 8, 5
@@ -86,7 +86,7 @@ def test_states_and_loss_are_those_of_the_equations(with_features):
     for s, target, w in zip(flat, targets, weight, strict=True):
         logits = slow_items[1:] @ s
         expected += w * (np.log(np.exp(logits).sum()) - logits[target - 1])
-    found = full_softmax_loss(jnp.asarray(flat), items, targets, weight)
+    found = full_softmax_loss(*map(jnp.asarray, (flat, items, targets, weight)))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 

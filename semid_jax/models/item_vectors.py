@@ -73,23 +73,3 @@ class NextItemModel(nn.Module):
         """(item vectors, states)."""
         items = self.items(features)
         return items, self.states(items, history, seeds)
-
-
-def full_softmax_loss(
-    states: jax.Array, items: jax.Array, targets: jax.Array, weight: jax.Array
-) -> jax.Array:
-    """Cross-entropy of the true next item among all items.
-
-    Args:
-      states: float32[n, D].
-      items: float32[N + 1, D]; row 0, padding, is no candidate.
-      targets: int32[n], 1..N where weight is not zero.
-      weight: float32[n].
-
-    Returns:
-      float32[], sum.
-    """
-    logits = states @ items.T
-    logits = logits.at[:, 0].set(-1e9)
-    own = jnp.take_along_axis(logits, targets[:, None], axis=1)[:, 0]
-    return jnp.sum((jax.nn.logsumexp(logits, axis=1) - own) * weight)

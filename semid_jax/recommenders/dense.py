@@ -53,8 +53,10 @@ def _last(model: Any, params: Any, vectors: jax.Array, history: jax.Array) -> ja
     return state
 
 
-def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> Outcome:
-    """Runs them.
+def run(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> Outcome | None:
+    """Runs them; None after training if the configuration says `validate_only`.
 
     Args:
       config: resolved.
@@ -87,6 +89,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     batches = make_batches(config, raw.interactions)
     losses = make_losses(model, config.seed)
     params, progress = fit(config, workdir, batches, params, losses, inputs, validate)
+    if config.validate_only:
+        return None
     release()
 
     def evaluate() -> Evaluation:

@@ -48,8 +48,10 @@ from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
 from semid_jax.types import ItemFeatures
 
 
-def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> Outcome:
-    """Runs them.
+def run(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> Outcome | None:
+    """Runs them; None after training if the configuration says `validate_only`.
 
     Args:
       config: resolved.
@@ -60,6 +62,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     generator, params, progress = train_stage(config, workdir, raw, tokenizer)
+    if config.validate_only:
+        return None
     release()
     index = index_stage(config, workdir, tokenizer, generator, params)
     evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from semid_jax.models.bert4rec import Bert4Rec, append, choose_hidden
 from semid_jax.models.dropout import example_seeds
-from semid_jax.models.item_vectors import full_softmax_loss
+from semid_jax.models.full_softmax import full_softmax_loss
 from semid_jax.train.step import Batch, Losses
 
 
