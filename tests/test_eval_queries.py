@@ -7,7 +7,7 @@ import numpy as np
 from semid_jax.decode.index import build_index
 from semid_jax.decode.score import Tables
 from semid_jax.eval import users as evaluated
-from semid_jax.eval.model import Queries, make_read_side, user_query, with_model
+from semid_jax.eval.model import hdnag_queries, make_read_side, user_query, with_model
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 
 A, N, L, K, C, U, T = 2, 20, 4, 8, 5, 37, 12
@@ -39,7 +39,7 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     )
     for _ in range(2):
         seen = 0
-        for query, rows, n in Queries(generator, params, index, side, batch=8):
+        for query, rows, n in hdnag_queries(generator, params, index, side, batch=8):
             assert len(query.archetype) == 8
             for name in ("vector", "coarse", "fine", "archetype"):
                 np.testing.assert_allclose(

@@ -10,7 +10,8 @@ import numpy as np
 
 from semid_jax.decode.exact import cell_masses
 from semid_jax.decode.index import Index
-from semid_jax.eval.model import Queries, ReadSide
+from semid_jax.eval.model import ReadSide
+from semid_jax.eval.searching import Queries
 
 
 @jax.jit

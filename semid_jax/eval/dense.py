@@ -11,8 +11,8 @@ import numpy as np
 from semid_jax.data.sequences import prefixes
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.dense import dense_rank, retrieve_dense
-from semid_jax.eval.evaluation import Evaluation, describe_lists, named, whole_prefix
-from semid_jax.eval.ranking import ranking_metrics, summary
+from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
+from semid_jax.eval.ranking import named, ranking_metrics, summary
 from semid_jax.eval.users import BATCH, Lists, Users, encode_users, pad_rows
 from semid_jax.types import Interactions, ItemFeatures
 

@@ -11,7 +11,7 @@ from semid_jax.data.sequences import gather_windows, popularity, split_end
 from semid_jax.eval.baselines import run_baselines
 from semid_jax.eval.diversity import list_metrics
 from semid_jax.eval.model import ReadSide
-from semid_jax.eval.ranking import paired_difference, ranking_metrics, summary
+from semid_jax.eval.ranking import named, paired_difference, ranking_metrics, summary
 from semid_jax.eval.users import Lists, Users
 from semid_jax.types import Interactions, ItemFeatures
 
@@ -44,11 +44,6 @@ class IdEvaluation(Evaluation):
     side: ReadSide
     before: ReadSide
     fired: np.ndarray
-
-
-def named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Puts `prefix.` before every name."""
-    return {f"{prefix}.{name}": value for name, value in values.items()}
 
 
 def whole_prefix(interactions: Interactions, users: np.ndarray) -> np.ndarray:

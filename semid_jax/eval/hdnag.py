@@ -17,11 +17,12 @@ from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.eval.coarse import coarse_metrics
-from semid_jax.eval.evaluation import IdEvaluation, describe_lists, named, whole_prefix
-from semid_jax.eval.model import Lists, Queries, Search, exact_ranks, run_search
+from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
+from semid_jax.eval.model import hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
-from semid_jax.eval.ranking import ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks
 from semid_jax.eval.read_sides import churn, read_side
+from semid_jax.eval.searching import Search, compare_searches, exact_ranks
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import positions_of
@@ -79,40 +80,26 @@ def evaluate(
     interactions = raw.interactions
     metrics: dict[str, Any] = {}
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
-    queries = Queries(generator, params, index, validation)
-    ranks, _ = exact_ranks(queries, index, validation, None)
+    queries = hdnag_queries(generator, params, index, validation)
+    ranks, _ = exact_ranks(queries, index, validation)
     metrics |= named("validation", summary(ranking_metrics(ranks)))
     weight = params["params"]["coarse_weight"]
     coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
     metrics |= named("validation_search", coarse)
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
-    queries = Queries(generator, params, index, side)
+    queries = hdnag_queries(generator, params, index, side)
     seen = whole_prefix(interactions, side.users)
     exact, without = exact_ranks(queries, index, side, seen)
-    per_user = {"exact": ranking_metrics(exact)}
     metrics |= named("test_without_history", summary(ranking_metrics(without)))
 
-    lists: dict[str, Lists] = {}
-    for name, search in make_searches(index, config, scann_directory).items():
-        if search is None:
-            metrics[f"retrieval.{name}.note"] = "scann is not installed"
-            print("evaluate: scann is not installed, its row is missing (Linux: pip install scann)")
-            continue
-        lists[name] = run_search(queries, search, f"search {name}")
+    searches = make_searches(index, config, scann_directory)
+    best = float(ranking_metrics(exact)["ndcg@10"].mean())
+    lists, rows = compare_searches(queries, searches, side, best, interactions.n_items)
+    metrics |= rows
     main = config.methods[0]
-    for name, found in lists.items():
-        per_user[name] = ranking_metrics(target_ranks(found.items, side.targets))
-        row: dict[str, Any] = {k: float(v.mean()) for k, v in per_user[name].items()}
-        best = float(per_user["exact"]["ndcg@10"].mean())
-        row |= {
-            "search_loss": (best - row["ndcg@10"]) / best if best else 0.0,
-            "overlap@10": overlap(found.items[:, :10], lists["exact"].items[:, :10]),
-            "scored_fraction": float(found.scored.mean()) / interactions.n_items,
-            "ms_per_user": found.ms_per_user,
-        }
-        metrics |= named(f"retrieval.{name}", row)
-    metrics |= named("test", summary(per_user[main]))
+    per_user = ranking_metrics(target_ranks(lists[main].items, side.targets))
+    metrics |= named("test", summary(per_user))
     metrics |= {
         "search.loss_ndcg@10": metrics[f"retrieval.{main}.search_loss"],
         "search.scored_fraction": metrics[f"retrieval.{main}.scored_fraction"],
@@ -132,14 +119,8 @@ def evaluate(
         "pmat.updated_users": float(fired.mean()),
         "pmat.churn": churn(side, before, fired),
     }
-    metrics |= describe_lists(interactions, features, side, lists[main], per_user[main])
+    metrics |= describe_lists(interactions, features, side, lists[main], per_user)
     return IdEvaluation(metrics, side, lists[main], before, fired)
-
-
-def overlap(found: np.ndarray, exact: np.ndarray) -> float:
-    """Share of the exact lists' items that the found lists have: int32[U, k] both."""
-    hits = (found[:, :, None] == exact[:, None, :]) & (exact[:, None, :] > 0)
-    return float(hits.any(axis=1).sum() / max((exact > 0).sum(), 1))
 
 
 def preference_metrics(raw: RawDataset, tokenizer: Tokenizer) -> dict[str, Any]:

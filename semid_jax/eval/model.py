@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
-from tqdm import tqdm
 
-from semid_jax.decode.exact import exact_rank
 from semid_jax.decode.index import Index
-from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query, Tables, make_query
-from semid_jax.eval.users import BATCH, Lists, Users, encode_users, pad_rows
+from semid_jax.eval.searching import Queries
+from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
 from semid_jax.models.trunk import last_of
 
@@ -131,92 +127,30 @@ def user_query(
     return _make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
 
 
-class Queries:
-    """Queries of all users of a read side, batch by batch; the trunk runs once per user."""
-
-    def __init__(
-        self,
-        generator: Generator,
-        params: Any,
-        index: Index,
-        side: ReadSide,
-        batch: int = BATCH,
-        shows_bar: bool = True,
-    ) -> None:
-        """Runs the trunk, under a progress bar unless it runs inside another one's."""
-        self._tables = index.tables
-        self._archetype = side.archetype
-        self._batch = min(batch, max(len(side), 1))
-
-        def encode(part: ReadSide, width: int) -> jax.Array:
-            codes = part.coarse[:, :width], part.fine[:, :width]
-            return user_vector(generator, params, *codes, part.history[:, :width] > 0)
-
-        self._vectors = encode_users(side, encode, shows_bar)
-
-    def __len__(self) -> int:
-        return -(-len(self._vectors) // self._batch)
-
-    def __iter__(self) -> Any:
-        """Yields (Query, slice of the users, number of real rows)."""
-        users = len(self._vectors)
-        for at in range(0, users, self._batch):
-            rows = slice(at, min(at + self._batch, users))
-            vectors = pad_rows(self._vectors[rows], self._batch)
-            archetype = pad_rows(self._archetype[rows], self._batch)
-            yield _make_query(vectors, self._tables, archetype), rows, rows.stop - rows.start
-
-
-def exact_ranks(queries: Queries, index: Index, side: ReadSide, seen: np.ndarray | None) -> Any:
-    """Ranks of the targets under exact S1.
+def hdnag_queries(
+    generator: Generator,
+    params: Any,
+    index: Index,
+    side: ReadSide,
+    batch: int = BATCH,
+    shows_bar: bool = True,
+) -> Queries:
+    """Queries of all users of a read side; the trunk runs once per user, here.
 
     Args:
-      queries: of the users.
+      generator: module.
+      params: parameters.
       index: with the model's tables.
       side: the users.
-      seen: int32[U, H], items to leave out for the second result, padded by 0, or None.
-
-    Returns:
-      int32[U] ranks from 1, and ranks without the seen items.
+      batch: users of a query.
+      shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
-    ranks = np.zeros(len(side), np.int32)
-    without = np.zeros(len(side), np.int32)
-    for query, rows, n in queries:
-        size = len(query.archetype)
-        exclude = None if seen is None else pad_rows(seen[rows], size)
-        first, second = exact_rank(index, query, pad_rows(side.targets[rows], size), exclude)
-        ranks[rows], without[rows] = np.asarray(first)[:n], np.asarray(second)[:n]
-    return ranks, without
 
+    def encode(part: ReadSide, width: int) -> jax.Array:
+        codes = part.coarse[:, :width], part.fine[:, :width]
+        return user_vector(generator, params, *codes, part.history[:, :width] > 0)
 
-Search = Callable[[Query], Retrieved]
+    def to_query(vectors: np.ndarray, archetype: np.ndarray) -> Query:
+        return _make_query(vectors, index.tables, archetype)
 
-
-def run_search(queries: Queries, search: Search, name: str) -> Lists:
-    """Searches for all users; the time is that of the search alone, after one warm-up call.
-
-    Args:
-      queries: of the users.
-      search: one retrieval.
-      name: for the progress bar.
-    """
-    items, scores, scored, seconds, users = [], [], [], 0.0, 0
-    for number, (query, _, n) in enumerate(
-        tqdm(queries, desc=name, unit="batch", mininterval=2.0, leave=False)
-    ):
-        jax.block_until_ready(query)
-        if number == 0:
-            jax.block_until_ready(search(query))
-        started = time.perf_counter()
-        found = jax.block_until_ready(search(query))
-        seconds += time.perf_counter() - started
-        users += len(query.archetype)
-        items.append(np.asarray(found.items)[:n])
-        scores.append(np.asarray(found.scores)[:n])
-        scored.append(np.asarray(found.scored)[:n])
-    return Lists(
-        np.concatenate(items),
-        np.concatenate(scores),
-        np.concatenate(scored),
-        1000 * seconds / max(users, 1),
-    )
+    return Queries(encode_users(side, encode, shows_bar), side.archetype, to_query, batch)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -122,3 +123,8 @@ def _resampled_means(columns: np.ndarray, resamples: int, seed: int) -> np.ndarr
 def _chunks(total: int, size: int) -> Iterator[int]:
     for start in range(0, total, size):
         yield min(size, total - start)
+
+
+def named(prefix: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Puts `prefix.` before every name."""
+    return {f"{prefix}.{name}": value for name, value in values.items()}

@@ -20,9 +20,10 @@ from semid_jax.decode.index import Index, build_index, index_arrays, index_from_
 from semid_jax.decode.score import Tables
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate
-from semid_jax.eval.model import Queries, ReadSide, exact_ranks, with_model
+from semid_jax.eval.model import ReadSide, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.searching import exact_ranks
 from semid_jax.eval.users import mean_metrics
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
@@ -138,8 +139,8 @@ def train_stage(
 
     def validate(params: Any) -> dict[str, float]:
         index = with_model(empty, generator, params)
-        queries = Queries(generator, params, index, side, shows_bar=False)
-        ranks, _ = exact_ranks(queries, index, side, None)
+        queries = hdnag_queries(generator, params, index, side, shows_bar=False)
+        ranks, _ = exact_ranks(queries, index, side)
         return mean_metrics(ranks)
 
     objective = hdnag_losses(generator, losses, settings.group, config.seed)

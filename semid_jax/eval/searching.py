@@ -1,0 +1,154 @@
+"""Searches run over all users: queries batch by batch, ranks, ranked lists side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from semid_jax.decode.exact import exact_rank
+from semid_jax.decode.index import Index
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.score import Query
+from semid_jax.eval.ranking import named, ranking_metrics, target_ranks
+from semid_jax.eval.users import BATCH, Lists, Users, pad_rows
+
+Search = Callable[[Query], Retrieved]
+
+
+class Queries:
+    """Queries of all users, batch by batch, from what a model's one pass over them has left."""
+
+    def __init__(
+        self,
+        states: np.ndarray,
+        archetype: np.ndarray,
+        to_query: Callable[[np.ndarray, np.ndarray], Query],
+        batch: int = BATCH,
+    ) -> None:
+        """Keeps them.
+
+        Args:
+          states: float32[U, F], of `encode_users`.
+          archetype: int32[U].
+          to_query: (states float32[B, F], archetype int32[B]) to a query.
+          batch: B.
+        """
+        self._states, self._archetype, self._to_query = states, archetype, to_query
+        self._batch = min(batch, max(len(states), 1))
+
+    def __len__(self) -> int:
+        return -(-len(self._states) // self._batch)
+
+    def __iter__(self) -> Iterator[tuple[Query, slice, int]]:
+        """Yields (Query, slice of the users, number of real rows)."""
+        users = len(self._states)
+        for at in range(0, users, self._batch):
+            rows = slice(at, min(at + self._batch, users))
+            states = pad_rows(self._states[rows], self._batch)
+            archetype = pad_rows(self._archetype[rows], self._batch)
+            yield self._to_query(states, archetype), rows, rows.stop - rows.start
+
+
+def exact_ranks(
+    queries: Queries, index: Index, side: Users, seen: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of the targets under exact S1.
+
+    Args:
+      queries: of the users.
+      index: with the model's tables.
+      side: the users.
+      seen: int32[U, H], items to leave out for the second result, padded by 0, or None.
+
+    Returns:
+      int32[U] ranks from 1, and ranks without the seen items.
+    """
+    ranks = np.zeros(len(side), np.int32)
+    without = np.zeros(len(side), np.int32)
+    for query, rows, n in queries:
+        size = len(query.archetype)
+        exclude = None if seen is None else pad_rows(seen[rows], size)
+        first, second = exact_rank(index, query, pad_rows(side.targets[rows], size), exclude)
+        ranks[rows], without[rows] = np.asarray(first)[:n], np.asarray(second)[:n]
+    return ranks, without
+
+
+def run_search(queries: Queries, search: Search, name: str) -> Lists:
+    """Searches for all users; the time is that of the search alone, after one warm-up call.
+
+    Args:
+      queries: of the users.
+      search: one retrieval.
+      name: for the progress bar.
+    """
+    items, scores, scored, seconds, users = [], [], [], 0.0, 0
+    for number, (query, _, n) in enumerate(
+        tqdm(queries, desc=name, unit="batch", mininterval=2.0, leave=False)
+    ):
+        jax.block_until_ready(query)
+        if number == 0:
+            jax.block_until_ready(search(query))
+        started = time.perf_counter()
+        found = jax.block_until_ready(search(query))
+        seconds += time.perf_counter() - started
+        users += len(query.archetype)
+        items.append(np.asarray(found.items)[:n])
+        scores.append(np.asarray(found.scores)[:n])
+        scored.append(np.asarray(found.scored)[:n])
+    return Lists(
+        np.concatenate(items),
+        np.concatenate(scores),
+        np.concatenate(scored),
+        1000 * seconds / max(users, 1),
+    )
+
+
+def compare_searches(
+    queries: Queries,
+    searches: Mapping[str, Search | None],
+    side: Users,
+    best: float,
+    n_items: int,
+) -> tuple[dict[str, Lists], dict[str, Any]]:
+    """Runs searches of one score side by side.
+
+    Args:
+      queries: of the users.
+      searches: name -> search, "exact" among them; None for one that is not installed.
+      side: the users.
+      best: NDCG@10 of the exact search.
+      n_items: N.
+
+    Returns:
+      name -> lists, and a group "retrieval.<name>" of metrics each.
+    """
+    lists: dict[str, Lists] = {}
+    metrics: dict[str, Any] = {}
+    for name, search in searches.items():
+        if search is None:
+            metrics[f"retrieval.{name}.note"] = f"{name} is not installed"
+            print(f"evaluate: {name} is not installed, its row is missing")
+            continue
+        lists[name] = run_search(queries, search, f"search {name}")
+    for name, found in lists.items():
+        per_user = ranking_metrics(target_ranks(found.items, side.targets))
+        row: dict[str, Any] = {k: float(v.mean()) for k, v in per_user.items()}
+        row |= {
+            "search_loss": (best - row["ndcg@10"]) / best if best else 0.0,
+            "overlap@10": overlap(found.items[:, :10], lists["exact"].items[:, :10]),
+            "scored_fraction": float(found.scored.mean()) / n_items,
+            "ms_per_user": found.ms_per_user,
+        }
+        metrics |= named(f"retrieval.{name}", row)
+    return lists, metrics
+
+
+def overlap(found: np.ndarray, exact: np.ndarray) -> float:
+    """Share of the exact lists' items that the found lists have: int32[U, k] both."""
+    hits = (found[:, :, None] == exact[:, None, :]) & (exact[:, None, :] > 0)
+    return float(hits.any(axis=1).sum() / max((exact > 0).sum(), 1))
