@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 from semid_jax.data.config import DataConfig
 from semid_jax.data.synthetic import SyntheticConfig
-from semid_jax.decode.config import ListConfig
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.report.config import ReportConfig
 from semid_jax.train.optimiser import TrainConfig
@@ -56,25 +55,28 @@ SEQUENCE_BASELINES: Mapping[str, Preset] = {
 def make_baseline(
     arg: str,
     recommender: str,
-    kind: Callable[..., Any],
-    models: Mapping[str, Mapping[str, Any]],
+    sections: Mapping[str, Callable[..., Any]],
+    own: Mapping[str, Preset],
 ) -> ConfigDict:
-    """The configuration of a sequence baseline.
+    """The configuration of a sequence baseline: SEQUENCE_BASELINES and its own values over them.
 
     Args:
       arg: see `make_config`.
       recommender: a key of stages.RECOMMENDERS.
-      kind: dataclass of the section `model`.
-      models: preset -> values of that section that differ from the defaults.
+      sections: name -> dataclass, of the sections that are this recommender's own.
+      own: preset -> section -> values that differ from the shared ones.
 
     Raises:
       InputError: unknown preset or field.
     """
     presets = {
-        name: {**preset, "model": models.get(name, {})}
-        for name, preset in SEQUENCE_BASELINES.items()
+        name: {
+            section: {**shared.get(section, {}), **own.get(name, {}).get(section, {})}
+            for section in {**shared, **own.get(name, {})}
+        }
+        for name, shared in SEQUENCE_BASELINES.items()
     }
-    return make_config(arg, presets, recommender, {"model": kind, "decode": ListConfig})
+    return make_config(arg, presets, recommender, sections)
 
 
 def make_config(

@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from semid_jax.data.pipeline import (
     count_targets,
     cut_windows,
     iterator,
+    slide_windows,
 )
 from semid_jax.types import InputError, Interactions
 
@@ -56,7 +58,8 @@ def test_archetype_comes_from_before_the_first_target(interactions):
     windows = cut_windows(interactions, 20)
     places = np.arange(len(interactions.items))
     for share in (0.0, 0.5, 1.0):
-        known_at, loss_start = choose_archetypes(windows, places, share, np.random.default_rng(0))
+        config = dataclasses.replace(CONFIG, split_share=share)
+        known_at, loss_start = choose_archetypes(windows, places, config, np.random.default_rng(0))
         splits = known_at != windows.start
         assert np.all(known_at[splits] == loss_start[splits])
         assert np.all(loss_start[~splits] == windows.start[~splits] + 1)
@@ -64,8 +67,26 @@ def test_archetype_comes_from_before_the_first_target(interactions):
         assert not splits[windows.before >= NO_SPLIT_AFTER].any()
         young = windows.before < NO_SPLIT_AFTER
         assert splits[young].mean() == pytest.approx(share, abs=0.15)
-    _, loss_start = choose_archetypes(windows, None, 1.0, np.random.default_rng(0))
+    _, loss_start = choose_archetypes(windows, None, CONFIG, np.random.default_rng(0))
     np.testing.assert_array_equal(loss_start, windows.start + 1)
+
+
+def test_sliding_windows_have_one_target_each_and_all_that_was_before(interactions):
+    windows = slide_windows(interactions, 20)
+    expected = [
+        (max(place - 20, interactions.offsets[user]), place)
+        for user in range(interactions.n_users)
+        for place in range(interactions.offsets[user] + 1, interactions.offsets[user + 1] - 2)
+    ]
+    assert list(zip(windows.start, windows.end - 1, strict=True)) == expected
+    batches = TrainBatches(interactions, dataclasses.replace(CONFIG, sliding=True))
+    seen = [batches[i] for i in range(batches.steps_per_epoch)]
+    for batch in seen:
+        inputs, targets = batch["inputs"], batch["targets"]
+        last = (inputs > 0).sum(axis=1) - 1
+        assert (np.count_nonzero(targets, axis=1) <= 1).all()
+        rows = np.flatnonzero(targets.any(axis=1))
+        np.testing.assert_array_equal(targets[rows].argmax(axis=1), last[rows])
 
 
 def test_rows_are_slices_and_targets_the_next_items(interactions, archetypes):

@@ -7,16 +7,17 @@ synthetic world, to see it run). `--config.model.features=True` gives it the fea
 IDs are made of.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
+from semid_jax.decode.config import ListConfig
 from semid_jax.models.bert4rec import Bert4RecConfig
-from semid_jax.presets import make_baseline
+from semid_jax.presets import Preset, make_baseline
 
-MODELS: dict[str, dict[str, Any]] = {"tiny": {"width": 32, "layers": 1, "heads": 2}}
+OWN: dict[str, Preset] = {
+    "tiny": {"model": {"width": 32, "layers": 1, "heads": 2}},
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a preset, see `make_baseline`."""
-    return make_baseline(arg, "bert4rec", Bert4RecConfig, MODELS)
+    return make_baseline(arg, "bert4rec", {"model": Bert4RecConfig, "decode": ListConfig}, OWN)

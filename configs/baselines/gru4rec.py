@@ -7,16 +7,18 @@ synthetic world, to see it run). `--config.model.features=True` gives it the fea
 IDs are made of.
 """
 
-from typing import Any
-
 from ml_collections import ConfigDict
 
+from semid_jax.decode.config import ListConfig
 from semid_jax.models.gru4rec import Gru4RecConfig
-from semid_jax.presets import make_baseline
+from semid_jax.presets import Preset, make_baseline
 
-MODELS: dict[str, dict[str, Any]] = {"movielens_1m": {"dropout": 0.2}, "tiny": {"width": 32}}
+OWN: dict[str, Preset] = {
+    "movielens_1m": {"model": {"dropout": 0.2}},
+    "tiny": {"model": {"width": 32}},
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a preset, see `make_baseline`."""
-    return make_baseline(arg, "gru4rec", Gru4RecConfig, MODELS)
+    return make_baseline(arg, "gru4rec", {"model": Gru4RecConfig, "decode": ListConfig}, OWN)

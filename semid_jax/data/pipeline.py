@@ -31,6 +31,8 @@ class PipelineConfig:
       buckets: input lengths to pad to; those below max_length are used, and max_length itself.
       split_share: share of windows whose archetype is taken inside the window, at a random split,
         with loss only behind it; the others take it before their first item.
+      sliding: one window per target, with loss on it alone, instead of windows that bear loss at
+        all their positions.
       seed: of windows' order and splits.
     """
 
@@ -39,6 +41,7 @@ class PipelineConfig:
     max_length: int = 50
     buckets: tuple[int, ...] = (10, 20, 50, 100)
     split_share: float = 0.5
+    sliding: bool = False
     seed: int = 0
 
 
@@ -98,10 +101,26 @@ def cut_windows(interactions: Interactions, max_length: int) -> Windows:
     return Windows(start=first + before, end=first + end, before=before)
 
 
+def slide_windows(interactions: Interactions, max_length: int) -> Windows:
+    """One window for every target of the train part: it, and up to max_length items before it.
+
+    Args:
+      interactions: histories.
+      max_length: T.
+    """
+    known = split_end(interactions, "train")
+    count = np.maximum(known - 1, 0)
+    user = np.repeat(np.arange(interactions.n_users), count)
+    target = 1 + np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
+    before = np.maximum(target - max_length, 0)
+    first = interactions.offsets[user]
+    return Windows(start=first + before, end=first + target + 1, before=before)
+
+
 def choose_archetypes(
     windows: Windows,
     archetype_before: np.ndarray | None,
-    split_share: float,
+    config: PipelineConfig,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One archetype per window, from interactions before its first target only (design 3.8).
@@ -110,15 +129,21 @@ def choose_archetypes(
       windows: n windows.
       archetype_before: int[nnz], the user's archetype given the interactions before that one, or
         None where there are no archetypes.
-      split_share: chance that a window with a short past takes its archetype at a random split.
+      config: `split_share` is the chance that a window with a short past takes its archetype at a
+        random split; under `sliding` every window takes it before its only target.
       rng: one draw per epoch.
 
     Returns:
       archetype int32[n]; loss_start int64[n], the first flat position that bears loss.
     """
+    if config.sliding:
+        target = windows.end - 1
+        if archetype_before is None:
+            return np.zeros(len(windows), np.int32), target
+        return archetype_before[target].astype(np.int32), target
     if archetype_before is None:
         return np.zeros(len(windows), np.int32), windows.start + 1
-    splits = (rng.random(len(windows)) < split_share) & (windows.before < NO_SPLIT_AFTER)
+    splits = (rng.random(len(windows)) < config.split_share) & (windows.before < NO_SPLIT_AFTER)
     inside = rng.integers(windows.start + 1, windows.end)
     known_at = np.where(splits, inside, windows.start)
     loss_start = np.where(splits, inside, windows.start + 1)
@@ -144,7 +169,7 @@ def plan_epoch(
       epoch: from 0.
     """
     rng = np.random.default_rng((config.seed, epoch))
-    archetype, loss_start = choose_archetypes(windows, archetype_before, config.split_share, rng)
+    archetype, loss_start = choose_archetypes(windows, archetype_before, config, rng)
     widths = bucket_widths(config)
     bucket = np.searchsorted(widths, windows.end - windows.start - 1)
     order = rng.permutation(len(windows))
@@ -234,7 +259,8 @@ class TrainBatches:
         if archetype_before is not None and len(archetype_before) != len(interactions.items):
             raise ValueError("archetype_before must be aligned with interactions.items")
         self._items = interactions.items
-        self._windows = cut_windows(interactions, config.max_length)
+        cut = slide_windows if config.sliding else cut_windows
+        self._windows = cut(interactions, config.max_length)
         if not len(self._windows):
             raise InputError("data: every history is 3 items long, nothing to train on; give more")
         self._archetype_before = archetype_before

@@ -31,3 +31,38 @@ class DecodeConfig:
     probes: int = 16
     k: int = 50
     chunk: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphConfig:
+    """How RPG's catalogue is searched.
+
+    Attributes:
+      methods: searches that the evaluation runs side by side, the first one being of record:
+        "exact" and "rpg_graph".
+      k: items returned per user.
+      chunk: items scored at once by `exact`.
+      beam: b of the graph search, items whose neighbours are looked at in a hop.
+      edges: neighbours of an item.
+      hops: q.
+    """
+
+    methods: tuple[str, ...] = ("exact", "rpg_graph")
+    k: int = 50
+    chunk: int = 8192
+    beam: int = 20
+    edges: int = 200
+    hops: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class BeamConfig:
+    """How codes are generated one after another.
+
+    Attributes:
+      beam: hypotheses kept per user.
+      k: items returned per user, at most `beam`.
+    """
+
+    beam: int = 50
+    k: int = 50

@@ -84,6 +84,7 @@ def make_batches(
         settings.max_length,
         settings.buckets,
         settings.split_share,
+        settings.sliding,
         config.seed,
     )
     return TrainBatches(interactions, pipeline, archetype)

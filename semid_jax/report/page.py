@@ -18,6 +18,7 @@ from semid_jax.report.users import UserStory, read_users
 ACCURACY = ("ndcg@10", "recall@10", "ndcg@5", "recall@5", "mrr@10", "recall@50")
 NAMES: Mapping[str, str] = {
     "hdnag": "HDNAG", "sasrec": "SASRec", "gru4rec": "GRU4Rec", "bert4rec": "BERT4Rec",
+    "rpg": "RPG", "gpt2": "GPT2", "tiger": "TIGER",
 }  # fmt: skip
 _SHOWN_ITEMS = 8
 

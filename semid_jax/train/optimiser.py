@@ -20,6 +20,7 @@ class TrainConfig:
       max_length: T.
       buckets: window lengths that batches are padded to.
       split_share: see data.pipeline.PipelineConfig.
+      sliding: see there.
       lr: learning rate, peak of the schedule.
       warmup_steps: linear warm-up; then cosine decay to a tenth over `epochs`.
       weight_decay: of AdamW, on matrices only.
@@ -37,6 +38,7 @@ class TrainConfig:
     max_length: int = 50
     buckets: tuple[int, ...] = (10, 20, 50, 100)
     split_share: float = 0.5
+    sliding: bool = False
     lr: float = 2e-3
     warmup_steps: int = 100
     weight_decay: float = 0.05

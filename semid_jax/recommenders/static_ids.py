@@ -1,0 +1,37 @@
+"""The tokenizer of the baselines on semantic IDs: one ID per item, kept as an artefact."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from semid_jax import artifacts
+from semid_jax.data.sequences import train_items
+from semid_jax.data.source import RawDataset
+from semid_jax.quantize import static
+from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.quantize.static import StaticIds
+from semid_jax.recommenders.common import section, since
+from semid_jax.types import ItemFeatures
+
+
+def static_ids_stage(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> StaticIds:
+    """Quantises the catalogue, or reads what was made from the same features and settings."""
+    directory, kind = workdir / "tokenizer", "static_ids"
+    inputs = {"features": artifacts.content_hash(workdir / "features")}
+    settings = config.quantize.to_dict()
+    if not artifacts.matches(directory, kind, inputs, settings):
+        started = time.perf_counter()
+        quantize = section(config, "quantize", QuantizeConfig)
+        made = static.make_static_ids(features, train_items(raw.interactions), quantize)
+        artifacts.write(directory, kind, static.to_arrays(made), inputs, settings, since(started))
+    ids = static.from_arrays(artifacts.read(directory, kind)[0])
+    print(
+        f"tokenize: {ids.book.cells} coarse cells, {ids.book.digits} digits of "
+        f"{ids.book.codewords} codewords, the same for every user"
+    )
+    return ids

@@ -1,0 +1,34 @@
+"""What RPG is trained on: every digit of the next item, each by itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semid_jax.models.dropout import example_seeds
+from semid_jax.models.rpg import Rpg, digit_loss
+from semid_jax.train.step import Batch, Losses
+
+
+def rpg_losses(model: Rpg, seed: int) -> Losses:
+    """Cross-entropy of the digits at every loss-bearing position, for `make_step`.
+
+    The step's constants are the catalogue's digits, uint8[N + 1, L].
+
+    Args:
+      model: module.
+      seed: of dropout.
+    """
+
+    def sums(params: Any, fine: jax.Array, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
+        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        inputs, targets = batch["inputs"], batch["targets"].reshape(-1)
+        queries, tables = model.apply(params, fine[inputs], inputs > 0, seeds)
+        bears = (targets > 0).astype(jnp.float32)
+        flat = queries.reshape(-1, *queries.shape[2:])
+        loss = digit_loss(flat, tables, fine[targets], bears)
+        return {"count": jnp.sum(bears), "item_loss": loss}
+
+    return Losses(sums, {"item_loss": 1.0})
