@@ -19,14 +19,19 @@ from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
-from semid_jax.recommenders import dense, hdnag, rpg
+from semid_jax.recommenders import autoregressive, dense, hdnag, rpg
 from semid_jax.recommenders.common import section, since
 from semid_jax.report.config import ReportConfig
 from semid_jax.report.metrics import flatten
 from semid_jax.report.run import report
 from semid_jax.types import InputError, ItemFeatures
 
-RECOMMENDERS = {"hdnag": hdnag.run, "rpg": rpg.run, **dict.fromkeys(dense.MODELS, dense.run)}
+RECOMMENDERS = {
+    "hdnag": hdnag.run,
+    "rpg": rpg.run,
+    **dict.fromkeys(dense.MODELS, dense.run),
+    **dict.fromkeys(autoregressive.MODELS, autoregressive.run),
+}
 # May differ between two runs in one workdir.
 FREE_SECTIONS = ("profile", "report", "validate_only")
 

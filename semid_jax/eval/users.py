@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, Self, TypeVar
 
+import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -58,8 +59,11 @@ Kind = TypeVar("Kind", bound=Users)
 
 
 def encode_users(
-    side: Kind, encode: Callable[[Kind, int], Any], shows_bar: bool = True
-) -> np.ndarray:
+    side: Kind,
+    encode: Callable[[Kind, int], Any],
+    shows_bar: bool = True,
+    positions: int | None = None,
+) -> Any:
     """Runs a model over all users in batches of bounded memory, few shapes and little padding.
 
     A batch holds neighbours of `side`, so users of like length should lie together. It is padded
@@ -67,11 +71,13 @@ def encode_users(
 
     Args:
       side: the users.
-      encode: (some of them, the width that holds their histories) to float32[B, F].
+      encode: (some of them, the width that holds their histories) to an array [B, ...], or a
+        tree of them.
       shows_bar: False where it would lie inside another progress bar's line.
+      positions: of a batch, default POSITIONS.
 
     Returns:
-      float32[U, F], in the order of `side`.
+      The same, [U, ...], in the order of `side`.
     """
     whole = side.history.shape[1]
     widths = sorted({-(-whole // 4), -(-whole // 2), whole})
@@ -81,16 +87,17 @@ def encode_users(
     found, at = [], 0
     while at < len(side):
         width = next(w for w in widths if w >= lengths[at])
-        rows = min(max(POSITIONS // width, 1), len(side))
+        rows = min(max((positions or POSITIONS) // width, 1), len(side))
         longer = np.flatnonzero(lengths[at : at + rows] > width)
         end = min(at + (int(longer[0]) if len(longer) else rows), len(side))
         # The last row again and again: one compiled shape per width.
         part = side.take(np.minimum(np.arange(at, at + rows), end - 1))
-        found.append(np.asarray(encode(part, width))[: end - at])
+        n = end - at
+        found.append(jax.tree.map(lambda a, n=n: np.asarray(a)[:n], encode(part, width)))
         bar.update(end - at)
         at = end
     bar.close()
-    return np.concatenate(found)
+    return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
 def pad_rows(a: np.ndarray, rows: int) -> np.ndarray:

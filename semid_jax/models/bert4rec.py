@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from semid_jax.models.dropout import below, example_bits
 from semid_jax.models.item_vectors import ItemVectors
 from semid_jax.models.trunk import Trunk, last_of
+from semid_jax.models.windows import append
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,22 +95,6 @@ class Bert4Rec(nn.Module):
         items = self.items(features)
         hidden = jnp.zeros(history.shape, bool).at[:, -1].set(True)
         return items, self.states(items, history, hidden, seeds)
-
-
-def append(history: jax.Array, item: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Puts one item behind each history.
-
-    Args:
-      history: int32[B, T], right padded with 0.
-      item: int32[B].
-
-    Returns:
-      int32[B, T + 1], and bool[B, T + 1], True at the new item.
-    """
-    place = jnp.sum(history > 0, axis=1, keepdims=True)
-    longer = jnp.pad(history, ((0, 0), (0, 1)))
-    here = jnp.arange(longer.shape[1]) == place
-    return jnp.where(here, item[:, None], longer), here
 
 
 def choose_hidden(

@@ -1,4 +1,4 @@
-"""The transformer over items: a user's history in, one state per position out."""
+"""The transformer over a history: one vector per place in, one state per place out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.dropout import dropout
+
+# Keys and values of one layer, float[..., S, H, e] each.
+KeyValue = tuple[jax.Array, jax.Array]
 
 
 class Block(nn.Module):
@@ -17,27 +20,69 @@ class Block(nn.Module):
     dropout: float
     site: int
 
-    @nn.compact
-    def __call__(self, x: jax.Array, seeds: jax.Array | None, sees: jax.Array) -> jax.Array:
+    def setup(self) -> None:
+        """Creates the parameters."""
+        D = self.width
+        self.attention_norm = nn.LayerNorm()
+        self.qkv = nn.Dense(3 * D, use_bias=False)
+        self.out = nn.Dense(D, use_bias=False)
+        self.feed_forward_norm = nn.LayerNorm()
+        self.up = nn.Dense(4 * D)
+        self.down = nn.Dense(D)
+
+    def __call__(
+        self, x: jax.Array, seeds: jax.Array | None, sees: jax.Array
+    ) -> tuple[jax.Array, KeyValue]:
         """Maps float[B, T, D] to float[B, T, D]; `sees` bool[.., T, T] says which see which."""
-        B, T, D = x.shape
-        y = nn.LayerNorm(name="attention_norm")(x)
-        qkv = nn.Dense(3 * D, use_bias=False, name="qkv")(y)
-        q, k, v = jnp.split(qkv.reshape(B, T, 3 * self.heads, D // self.heads), 3, axis=2)
-        logits = jnp.einsum("bthe,bshe->bhts", q, k) * (D // self.heads) ** -0.5
+        q, k, v = self._heads(x)
+        logits = jnp.einsum("bthe,bshe->bhts", q, k)
         weights = jax.nn.softmax(jnp.where(sees, logits, -1e9), axis=-1)
         weights = dropout(weights, seeds, self.dropout, self.site)
-        y = jnp.einsum("bhts,bshe->bthe", weights, v).reshape(B, T, D)
-        y = nn.Dense(D, use_bias=False, name="out")(y)
+        y = self.out(jnp.einsum("bhts,bshe->bthe", weights, v).reshape(x.shape))
         x = x + dropout(y, seeds, self.dropout, self.site + 1)
-        y = nn.LayerNorm(name="feed_forward_norm")(x)
-        y = nn.Dense(4 * D, name="up")(y)
-        y = nn.Dense(D, name="down")(jax.nn.gelu(y))
-        return x + dropout(y, seeds, self.dropout, self.site + 2)
+        y = self._feed_forward(x)
+        return x + dropout(y, seeds, self.dropout, self.site + 2), (k, v)
+
+    def extend(
+        self, x: jax.Array, past: KeyValue, sees: jax.Array, own: KeyValue, at: int
+    ) -> tuple[jax.Array, KeyValue]:
+        """One more place for each of b continuations of a past that they share.
+
+        Args:
+          x: float[B, b, D].
+          past: of the shared places, [B, S, H, e].
+          sees: bool[B, S], False on the past's padding.
+          own: of the places that are each continuation's own, [B, b, L, H, e].
+          at: how many of the L are filled; this place is the next.
+
+        Returns:
+          float[B, b, D], and `own` with this place in it.
+        """
+        q, k, v = self._heads(x)
+        own = own[0].at[:, :, at].set(k), own[1].at[:, :, at].set(v)
+        before = jnp.einsum("bkhe,bshe->bkhs", q, past[0])
+        before = jnp.where(sees[:, None, None], before, -1e9)
+        after = jnp.einsum("bkhe,bklhe->bkhl", q, own[0][:, :, : at + 1])
+        weights = jax.nn.softmax(jnp.concatenate([before, after], axis=-1), axis=-1)
+        S = before.shape[-1]
+        y = jnp.einsum("bkhs,bshe->bkhe", weights[..., :S], past[1])
+        y += jnp.einsum("bkhl,bklhe->bkhe", weights[..., S:], own[1][:, :, : at + 1])
+        x = x + self.out(y.reshape(x.shape))
+        return x + self._feed_forward(x), own
+
+    def _heads(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Queries, scaled, keys and values: float[..., H, e] each."""
+        e = self.width // self.heads
+        qkv = self.qkv(self.attention_norm(x)).reshape(*x.shape[:-1], 3 * self.heads, e)
+        q, k, v = jnp.split(qkv, 3, axis=-2)
+        return q * e**-0.5, k, v
+
+    def _feed_forward(self, x: jax.Array) -> jax.Array:
+        return self.down(jax.nn.gelu(self.up(self.feed_forward_norm(x))))
 
 
 class Trunk(nn.Module):
-    """Item vectors plus positions through a stack of blocks (SASRec, Kang and McAuley 2018)."""
+    """Vectors plus positions through a stack of blocks (SASRec, Kang and McAuley 2018)."""
 
     width: int
     layers: int
@@ -45,34 +90,75 @@ class Trunk(nn.Module):
     max_length: int
     dropout: float
 
-    @nn.compact
+    def setup(self) -> None:
+        """Creates the parameters."""
+        self.positions = self.param(
+            "positions", nn.initializers.normal(0.02), (self.max_length, self.width)
+        )
+        self.input_norm = nn.LayerNorm()
+        self.blocks = [
+            Block(self.width, self.heads, self.dropout, 8 * (layer + 1), name=f"block{layer}")
+            for layer in range(self.layers)
+        ]
+        self.output_norm = nn.LayerNorm()
+
     def __call__(
         self, x: jax.Array, seeds: jax.Array | None = None, mask: jax.Array | None = None
     ) -> jax.Array:
-        """States of every position.
+        """States of every place.
 
         Args:
-          x: float[B, T, D] item vectors, right padded; T at most `max_length`.
+          x: float[B, T, D], right padded; T at most `max_length`.
           seeds: uint32[B] for dropout, None in evaluation.
           mask: None for a causal trunk; bool[B, T], False on padding, for one that sees all.
 
         Returns:
-          float[B, T, D]; causal, row t depends on items 0..t only, so that padding on the right
+          float[B, T, D]; causal, row t depends on places 0..t only, so that padding on the right
           needs no mask.
         """
+        return self.prefill(x, seeds, mask)[0]
+
+    def prefill(
+        self, x: jax.Array, seeds: jax.Array | None = None, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, list[KeyValue]]:
+        """The same, and every layer's keys and values, [B, T, H, e], for `extend`."""
         T = x.shape[1]
         sees = jnp.tril(jnp.ones((T, T), bool)) if mask is None else mask[:, None, None, :]
-        positions = self.param(
-            "positions", nn.initializers.normal(0.02), (self.max_length, self.width)
-        )
-        x = x + positions[: x.shape[1]]
-        x = dropout(nn.LayerNorm(name="input_norm")(x), seeds, self.dropout, 1)
-        for layer in range(self.layers):
-            block = Block(
-                self.width, self.heads, self.dropout, 8 * (layer + 1), name=f"block{layer}"
-            )
-            x = block(x, seeds, sees)
-        return nn.LayerNorm(name="output_norm")(x)
+        x = dropout(self.input_norm(x + self.positions[:T]), seeds, self.dropout, 1)
+        cache = []
+        for block in self.blocks:
+            x, key_value = block(x, seeds, sees)
+            cache.append(key_value)
+        return self.output_norm(x), cache
+
+    def extend(
+        self,
+        x: jax.Array,
+        place: jax.Array,
+        past: list[KeyValue],
+        sees: jax.Array,
+        own: list[KeyValue],
+        at: int,
+    ) -> tuple[jax.Array, list[KeyValue]]:
+        """States of one more place for each of b continuations of a past that they share.
+
+        Args:
+          x: float[B, b, D].
+          place: int32[B], its position.
+          past: of `prefill`.
+          sees: bool[B, S], False on the past's padding.
+          own: per layer, keys and values of the continuations' own places, [B, b, L, H, e].
+          at: how many of the L are filled.
+
+        Returns:
+          float[B, b, D], and `own` with this place in it.
+        """
+        x = self.input_norm(x + self.positions[place][:, None])
+        filled = []
+        for block, shared, mine in zip(self.blocks, past, own, strict=True):
+            x, mine = block.extend(x, shared, sees, mine, at)
+            filled.append(mine)
+        return self.output_norm(x), filled
 
 
 def last_of(states: jax.Array, mask: jax.Array) -> jax.Array:

@@ -7,9 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semid_jax.models.bert4rec import Bert4Rec, append, choose_hidden
+from semid_jax.models.bert4rec import Bert4Rec, choose_hidden
 from semid_jax.models.dropout import example_seeds
 from semid_jax.models.full_softmax import full_softmax_loss
+from semid_jax.models.windows import append, newest
 from semid_jax.train.step import Batch, Losses
 
 
@@ -50,10 +51,9 @@ def cloze_losses(model: Bert4Rec, seed: int) -> Losses:
     def sums(params: Any, features: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
         seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
         inputs, targets = batch["inputs"], batch["targets"]
-        length = jnp.sum(inputs > 0, axis=1)
-        newest = targets[jnp.arange(len(inputs)), jnp.maximum(length - 1, 0)]
-        real = newest > 0  # rows that only fill a batch bear no loss
-        sequence, end = append(inputs, jnp.maximum(newest, 1))
+        last = newest(inputs, targets)
+        real = last > 0  # rows that only fill a batch bear no loss
+        sequence, end = append(inputs, jnp.maximum(last, 1))
         hidden = choose_hidden(sequence, end, seeds, config.masked, config.last_only)
         items = model.apply(params, features, method="items")
         states = model.apply(params, items, sequence, hidden, seeds, method="states")

@@ -1,0 +1,71 @@
+"""Constrained beam search: codes one after another, and only codes that items have.
+
+Batched, with static shapes: every hypothesis is a node of the prefix tree, and a level reads only
+the children of the nodes it stands on. What a hypothesis has computed (its own keys and values)
+moves with it; what all hypotheses of a user share is never copied.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.topk import top_k_ties
+from semid_jax.decode.trie import Trie
+
+# (own caches [B, b, ...], codes int32[B, b] of a level, the level) -> (logits float32[B, b, K] of
+# the next level, own caches).
+Step = Callable[[Any, jax.Array, int], tuple[jax.Array, Any]]
+
+
+def beam_search(
+    trie: Trie, logits: jax.Array, own: Any, step: Step, beam: int, k: int
+) -> Retrieved:
+    """The items of the most probable codes that a beam finds.
+
+    Args:
+      trie: of the catalogue.
+      logits: float32[B, K], of the first level.
+      own: caches of the hypotheses before any code, arrays [B, b, ...].
+      step: the model.
+      beam: b, hypotheses kept.
+      k: items returned, at most b.
+
+    Returns:
+      items, log probabilities, and how many leaves were looked at.
+    """
+    B = len(logits)
+    logits = jnp.broadcast_to(logits[:, None], (B, beam, logits.shape[-1]))
+    score = jnp.full((B, beam), -jnp.inf).at[:, 0].set(0.0)
+    node = jnp.zeros((B, beam), jnp.int32)
+    for level in range(trie.levels):
+        first, after = trie.first[level][node], trie.first[level][node + 1]
+        edge = first[..., None] + jnp.arange(trie.branching[level])
+        real = (edge < after[..., None]) & (score > -jnp.inf)[..., None]
+        edge = jnp.where(real, edge, 0)
+        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), trie.code[level][edge], axis=-1)
+        found = jnp.where(real, score[..., None] + log_p, -jnp.inf).reshape(B, -1)
+        edge = edge.reshape(B, -1)
+        if level == trie.levels - 1:
+            items, scores = top_k_ties(found, trie.item[edge], k)
+            looked = jnp.sum(real, axis=(1, 2)).astype(jnp.int32)
+            return Retrieved(items, scores, looked)
+        score, node, parent = _best(found, edge, beam, trie.branching[level])
+        own = jax.tree.map(lambda a, p=parent: a[jnp.arange(B)[:, None], p], own)
+        logits, own = step(own, trie.code[level][node], level)
+    raise ValueError("a trie has at least one level")
+
+
+def _best(
+    found: jax.Array, edge: jax.Array, beam: int, branching: int
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """(scores, nodes of the next level, hypotheses they come from), [B, beam] each."""
+    short = max(beam - found.shape[1], 0)
+    found = jnp.pad(found, ((0, 0), (0, short)), constant_values=-jnp.inf)
+    score, place = jax.lax.top_k(found, beam)
+    place = jnp.where(score > -jnp.inf, place, 0)
+    return score, jnp.take_along_axis(edge, place, axis=1), place // branching

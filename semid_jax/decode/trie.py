@@ -1,0 +1,70 @@
+"""The codes that items have, as a prefix tree in flat arrays.
+
+Nodes of a level are numbered in the order of their prefixes, so that the children of a node are
+neighbours, an edge's place is the number of the node it leads to, and a level is two arrays:
+compressed rows, as in STATIC (Su et al., 2602.22647).
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from semid_jax.types import InputError
+
+
+@struct.dataclass
+class Trie:
+    """A prefix tree of L levels.
+
+    Attributes:
+      code: per level, int32[edges], the code on each edge; edge e leads to node e of the next.
+      first: per level, int32[nodes + 1]; edges first[i] .. first[i + 1] leave node i.
+      item: int32[N], the item of each leaf.
+      branching: per level, the most edges that leave a node.
+    """
+
+    code: tuple[jax.Array, ...]
+    first: tuple[jax.Array, ...]
+    item: jax.Array
+    branching: tuple[int, ...] = struct.field(pytree_node=False)
+
+    @property
+    def levels(self) -> int:
+        """L."""
+        return len(self.code)
+
+
+def build_trie(codes: np.ndarray) -> Trie:
+    """Builds the tree of a catalogue.
+
+    Args:
+      codes: uint8[N + 1, L], row 0 is padding.
+
+    Raises:
+      InputError: two items have the same code.
+    """
+    levels = codes.shape[1]
+    order = np.lexsort(codes[1:, ::-1].T)
+    rows = codes[1:][order].astype(np.int32)
+    new = np.ones((len(rows), levels + 1), bool)
+    new[:, 0] = np.arange(len(rows)) == 0
+    new[1:, 1:] = np.cumsum(rows[1:] != rows[:-1], axis=1) > 0
+    if not new[:, levels].all():
+        alike = order[[np.flatnonzero(~new[:, levels])[0] - 1, np.flatnonzero(~new[:, levels])[0]]]
+        raise InputError(
+            f"codes: items {alike[0] + 1} and {alike[1] + 1} have the same; give them a last digit "
+            "that tells them apart"
+        )
+    code, first, branching = [], [], []
+    for level in range(levels):
+        edges = np.flatnonzero(new[:, level + 1])
+        starts = np.searchsorted(edges, np.flatnonzero(new[:, level]))
+        starts = np.append(starts, len(edges))
+        code.append(jnp.asarray(rows[edges, level]))
+        first.append(jnp.asarray(starts.astype(np.int32)))
+        branching.append(int(np.diff(starts).max()))
+    item = jnp.asarray((order + 1).astype(np.int32))
+    return Trie(tuple(code), tuple(first), item, tuple(branching))

@@ -1,0 +1,119 @@
+"""Generators of codes evaluated: ranked lists by constrained beam search."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import numpy as np
+
+from semid_jax.data.source import RawDataset
+from semid_jax.decode.beam import beam_search
+from semid_jax.decode.config import BeamConfig
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.trie import Trie
+from semid_jax.eval.dense import make_users
+from semid_jax.eval.evaluation import Evaluation, describe_lists
+from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks
+from semid_jax.eval.users import Lists, Users, encode_users
+from semid_jax.quantize.health import health
+from semid_jax.quantize.static import StaticIds
+from semid_jax.types import ItemFeatures
+
+POSITIONS = 4096  # of a pass, times codes and hypotheses: less than a pass of items holds
+
+
+@functools.partial(jax.jit, static_argnames=("model", "beam", "k"))
+def generate(
+    model: Any,
+    params: Any,
+    trie: Trie,
+    codes: jax.Array,
+    history: jax.Array,
+    beam: int,
+    k: int,
+) -> Retrieved:
+    """Reads histories and generates the codes of the next item.
+
+    Args:
+      model: `Gpt2` or `Tiger`.
+      params: its parameters.
+      trie: of the catalogue.
+      codes: uint8[N + 1, L], the catalogue.
+      history: int32[B, T], right padded.
+      beam: hypotheses kept.
+      k: items returned.
+    """
+    logits, shared, own = model.apply(params, codes[history], history > 0, beam, method="start")
+
+    def step(own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
+        found: tuple[jax.Array, Any] = model.apply(params, shared, own, code, level, method="step")
+        return found
+
+    return beam_search(trie, logits, own, step, beam, k)
+
+
+def beam_lists(
+    model: Any,
+    params: Any,
+    trie: Trie,
+    codes: jax.Array,
+    side: Users,
+    config: BeamConfig,
+    shows_bar: bool = True,
+) -> Lists:
+    """Ranked lists of all users; no time is taken, speed belongs to the benchmarks."""
+
+    def encode(part: Users, width: int) -> dict[str, jax.Array]:
+        history = part.history[:, :width]
+        found = generate(model, params, trie, codes, history, config.beam, config.k)
+        return {"items": found.items, "scores": found.scores, "scored": found.scored}
+
+    return Lists(**encode_users(side, encode, shows_bar, POSITIONS))
+
+
+def evaluate_beam(
+    raw: RawDataset,
+    features: ItemFeatures,
+    ids: StaticIds,
+    model: Any,
+    params: Any,
+    trie: Trie,
+    codes: jax.Array,
+    config: BeamConfig,
+    width: int,
+) -> Evaluation:
+    """Scores validation and test of all users.
+
+    Args:
+      raw: data set.
+      features: normalised features.
+      ids: of the catalogue.
+      model: `Gpt2` or `Tiger`.
+      params: best on validation.
+      trie: of the catalogue.
+      codes: uint8[N + 1, L].
+      config: of the beam.
+      width: T.
+    """
+    metrics: dict[str, Any] = {}
+    for split in ("validation", "test"):
+        side = make_users(raw.interactions, split, width)
+        lists = beam_lists(model, params, trie, codes, side, config)
+        per_user = ranking_metrics(target_ranks(lists.items, side.targets))
+        metrics |= named(split, summary(per_user))
+    metrics["search.scored_fraction"] = float(lists.scored.mean()) / raw.interactions.n_items
+    metrics |= named(
+        "sid",
+        health(ids.book, ids.coarse[None], ids.fine[None], ids.points[None],
+               raw.catalogue.categories),
+    )  # fmt: skip
+    metrics |= describe_lists(raw.interactions, features, side, lists, per_user)
+    return Evaluation(metrics, side, lists)
+
+
+def beam_metrics(lists: Lists, targets: np.ndarray) -> dict[str, float]:
+    """Means of the ranking metrics, no intervals: for early stopping."""
+    ranked = ranking_metrics(target_ranks(lists.items, targets))
+    return {name: float(values.mean()) for name, values in ranked.items()}

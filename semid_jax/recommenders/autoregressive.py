@@ -1,0 +1,122 @@
+"""The stages of generators of codes, GPT2 and TIGER: tokenize, train, evaluate by beam search."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from semid_jax import artifacts
+from semid_jax.data.source import RawDataset
+from semid_jax.decode.config import BeamConfig
+from semid_jax.decode.trie import build_trie
+from semid_jax.eval.beam import beam_lists, beam_metrics, evaluate_beam
+from semid_jax.eval.dense import make_users
+from semid_jax.eval.evaluation import Evaluation
+from semid_jax.models.gpt2 import Gpt2, Gpt2Config
+from semid_jax.models.tiger import Tiger, TigerConfig
+from semid_jax.quantize.static import residual_codes
+from semid_jax.recommenders.common import (
+    Outcome,
+    evaluate_once,
+    fit,
+    make_batches,
+    release,
+    section,
+    validation_users,
+)
+from semid_jax.recommenders.static_ids import static_ids_stage
+from semid_jax.train.code_objective import gpt2_losses, tiger_losses
+from semid_jax.train.step import Losses
+from semid_jax.types import InputError, ItemFeatures
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One of these recommenders.
+
+    Attributes:
+      module: made of (settings, levels, codewords, max_length).
+      settings: dataclass of the section `model`.
+      losses: what it is trained on.
+      sliding: whether it needs one window per target.
+    """
+
+    module: type
+    settings: Callable[..., Any]
+    losses: Callable[..., Losses]
+    sliding: bool
+
+
+MODELS: Mapping[str, Kind] = {
+    "gpt2": Kind(Gpt2, Gpt2Config, gpt2_losses, sliding=False),
+    "tiger": Kind(Tiger, TigerConfig, tiger_losses, sliding=True),
+}
+
+
+def run(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> Outcome | None:
+    """Runs them; None after training if the configuration says `validate_only`.
+
+    Args:
+      config: resolved.
+      workdir: where everything goes.
+      raw: data set.
+      features: normalised features.
+
+    Raises:
+      InputError: windows that this model cannot be trained on.
+    """
+    kind = MODELS[config.recommender]
+    if config.train.sliding != kind.sliding:
+        raise InputError(f"train.sliding: {config.recommender} needs {kind.sliding}")
+    decode = section(config, "decode", BeamConfig)
+    if decode.k > decode.beam:
+        raise InputError(f"decode.k: {decode.k} items from decode.beam = {decode.beam}; raise it")
+    ids = static_ids_stage(config, workdir, raw, features)
+    release()
+    table = residual_codes(ids)
+    codes, trie = jnp.asarray(table), build_trie(table)
+    codewords = int(table.max()) + 1
+    width = config.train.max_length
+    model = kind.module(section(config, "model", kind.settings), table.shape[1], codewords, width)
+    params = _initialise(model, kind, codes[1:3][None], config.seed)
+    users = validation_users(config, raw.interactions.n_users)
+    side = make_users(raw.interactions, "validation", width, users)
+
+    def validate(params: Any) -> dict[str, float]:
+        lists = beam_lists(model, params, trie, codes, side, decode, shows_bar=False)
+        return beam_metrics(lists, side.targets)
+
+    batches = make_batches(config, raw.interactions)
+    losses = kind.losses(model, config.seed)
+    params, progress = fit(config, workdir, batches, params, losses, codes, validate)
+    if config.validate_only:
+        return None
+    release()
+
+    def evaluate() -> Evaluation:
+        return evaluate_beam(raw, features, ids, model, params, trie, codes, decode, width)
+
+    settings_used = {"decode": config.decode.to_dict(), "max_length": width}
+    inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
+    evaluation = evaluate_once(workdir, params, settings_used, evaluate, inputs)
+    seconds = {
+        "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
+        "train": progress.seconds,
+        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
+    }
+    return Outcome(evaluation, params, progress, seconds)
+
+
+def _initialise(model: Any, kind: Kind, codes: jax.Array, seed: int) -> Any:
+    key = jax.random.key(seed)
+    if kind.sliding:
+        return model.init(key, codes, jnp.ones((1, 2), bool), codes[:, 0])
+    return model.init(key, codes)
