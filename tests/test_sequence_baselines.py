@@ -164,6 +164,8 @@ def test_the_cloze_task_masks_real_places_the_last_or_some():
         ("gru4rec", "GRU4Rec", ["--config.model.features=True"]),
         ("bert4rec", "BERT4Rec", ["--config.model.features=True"]),
         ("rpg", "RPG", []),
+        ("gpt2", "GPT2", []),
+        ("tiger", "TIGER", []),
     ],
 )
 def test_a_baseline_runs_through_the_launcher(tmp_path, model, name, options):

@@ -25,7 +25,7 @@ OWN: dict[str, Preset] = {
         "quantize": {**CODES, "cells": 16, "codewords": 16, "iterations": 5},
         "model": {"width": 32, "head_width": 8, "feed_forward": 64},
         "decode": {"beam": 10, "k": 10},
-        "train": {"sliding": True},
+        "train": {"sliding": True, "batch_size": 128, "max_length": 20},
     },
 }
 
