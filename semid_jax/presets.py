@@ -31,7 +31,7 @@ SEQUENCE_BASELINES: Mapping[str, Preset] = {
         "data": {"name": "amazon_2014", "category": "Beauty"},
         "features": {"modalities": ("attributes", "text")},
         "train": {
-            "epochs": 100,
+            "epochs": 45,
             "patience": 10,
             "lr": 1e-3,
             "buckets": (3, 5, 8, 12, 20),
