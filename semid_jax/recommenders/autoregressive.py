@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from semid_jax import artifacts
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import BeamConfig
 from semid_jax.decode.trie import build_trie
@@ -23,11 +22,10 @@ from semid_jax.models.tiger import Tiger, TigerConfig
 from semid_jax.quantize.static import residual_codes
 from semid_jax.recommenders.common import (
     Outcome,
-    evaluate_once,
-    fit,
-    make_batches,
+    Prepared,
     release,
     section,
+    train_and_evaluate,
     validation_users,
 )
 from semid_jax.recommenders.static_ids import static_ids_stage
@@ -94,25 +92,12 @@ def run(
         lists = beam_lists(model, params, trie, codes, side, decode, shows_bar=False)
         return beam_metrics(lists, side.targets)
 
-    batches = make_batches(config, raw.interactions)
-    losses = kind.losses(model, config.seed)
-    params, progress = fit(config, workdir, batches, params, losses, codes, validate)
-    if config.validate_only:
-        return None
-    release()
-
-    def evaluate() -> Evaluation:
+    def evaluate(params: Any) -> Evaluation:
         return evaluate_beam(raw, features, ids, model, params, trie, codes, decode, width)
 
-    settings_used = {"decode": config.decode.to_dict(), "max_length": width}
-    inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
-    evaluation = evaluate_once(workdir, params, settings_used, evaluate, inputs)
-    seconds = {
-        "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
-        "train": progress.seconds,
-        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
-    }
-    return Outcome(evaluation, params, progress, seconds)
+    losses = kind.losses(model, config.seed)
+    made = Prepared(params, losses, codes, validate, evaluate, has_ids=True)
+    return train_and_evaluate(config, workdir, raw.interactions, made)
 
 
 def _initialise(model: Any, kind: Kind, codes: jax.Array, seed: int) -> Any:

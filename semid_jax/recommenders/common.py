@@ -48,6 +48,27 @@ class Outcome:
     tokenizer: Tokenizer | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A recommender ready to be trained and evaluated.
+
+    Attributes:
+      params: as initialised.
+      losses: what it is trained on.
+      constants: passed to every step.
+      validate: parameters to validation metrics, for early stopping.
+      evaluate: parameters to the evaluation.
+      has_ids: it reads the artefact `tokenizer`.
+    """
+
+    params: Any
+    losses: Losses
+    constants: Any
+    validate: Callable[[Any], dict[str, float]]
+    evaluate: Callable[[Any], Evaluation]
+    has_ids: bool = False
+
+
 def section(config: ConfigDict, name: str, kind: Callable[..., Any]) -> Any:
     """A section of the configuration as its dataclass."""
     values = config[name].to_dict()
@@ -163,3 +184,38 @@ def evaluate_once(
         started = time.perf_counter()
         write_evaluation(directory, evaluate(), inputs, settings, **since(started))
     return read_evaluation(directory)
+
+
+def train_and_evaluate(
+    config: ConfigDict, workdir: Path, interactions: Interactions, made: Prepared
+) -> Outcome | None:
+    """The stages of a baseline once its model stands.
+
+    Args:
+      config: resolved.
+      workdir: of the run.
+      interactions: histories.
+      made: the model.
+
+    Returns:
+      None after training if the configuration says `validate_only`.
+    """
+    batches = make_batches(config, interactions)
+    params, progress = fit(
+        config, workdir, batches, made.params, made.losses, made.constants, made.validate
+    )
+    if config.validate_only:
+        return None
+    release()
+    settings = {"decode": config.decode.to_dict(), "max_length": config.train.max_length}
+    inputs, seconds = {}, {}
+    if made.has_ids:
+        tokenizer = workdir / "tokenizer"
+        inputs["tokenizer"] = artifacts.content_hash(tokenizer)
+        seconds["tokenize"] = artifacts.read_extra(tokenizer)["seconds"]
+    evaluation = evaluate_once(workdir, params, settings, lambda: made.evaluate(params), inputs)
+    seconds |= {
+        "train": progress.seconds,
+        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
+    }
+    return Outcome(evaluation, params, progress, seconds)

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from semid_jax import artifacts
 from semid_jax.data.source import RawDataset
 from semid_jax.eval.dense import dense_ranks, evaluate_dense, make_users, user_states
 from semid_jax.eval.evaluation import Evaluation
@@ -22,11 +21,9 @@ from semid_jax.models.gru4rec import Gru4Rec, Gru4RecConfig
 from semid_jax.models.sasrec import SasRec, SasRecConfig
 from semid_jax.recommenders.common import (
     Outcome,
-    evaluate_once,
-    fit,
-    make_batches,
-    release,
+    Prepared,
     section,
+    train_and_evaluate,
     validation_users,
 )
 from semid_jax.train.dense_objective import cloze_losses, next_item_losses
@@ -86,21 +83,10 @@ def run(
         vectors, encode = read(params)
         return mean_metrics(dense_ranks(vectors, user_states(encode, side, False), side)[0])
 
-    batches = make_batches(config, raw.interactions)
-    losses = make_losses(model, config.seed)
-    params, progress = fit(config, workdir, batches, params, losses, inputs, validate)
-    if config.validate_only:
-        return None
-    release()
-
-    def evaluate() -> Evaluation:
+    def evaluate(params: Any) -> Evaluation:
         vectors, encode = read(params)
         return evaluate_dense(raw, features, encode, vectors, width, config.decode.k)
 
-    settings_used = {"k": config.decode.k, "max_length": width}
-    evaluation = evaluate_once(workdir, params, settings_used, evaluate)
-    seconds = {
-        "train": progress.seconds,
-        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
-    }
-    return Outcome(evaluation, params, progress, seconds)
+    losses = make_losses(model, config.seed)
+    made = Prepared(params, losses, inputs, validate, evaluate)
+    return train_and_evaluate(config, workdir, raw.interactions, made)

@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from semid_jax import artifacts
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import GraphConfig
 from semid_jax.decode.index import Index, build_index
@@ -25,11 +24,10 @@ from semid_jax.models.rpg import Rpg, RpgConfig
 from semid_jax.quantize.static import StaticIds
 from semid_jax.recommenders.common import (
     Outcome,
-    evaluate_once,
-    fit,
-    make_batches,
+    Prepared,
     release,
     section,
+    train_and_evaluate,
     validation_users,
 )
 from semid_jax.recommenders.static_ids import static_ids_stage
@@ -68,14 +66,7 @@ def run(
         queries = rpg_queries(model, params, index, fine, side, shows_bar=False)
         return mean_metrics(exact_ranks(queries, index, side)[0])
 
-    batches = make_batches(config, raw.interactions)
-    losses = rpg_losses(model, config.seed)
-    params, progress = fit(config, workdir, batches, params, losses, fine, validate)
-    if config.validate_only:
-        return None
-    release()
-
-    def evaluate() -> Evaluation:
+    def evaluate(params: Any) -> Evaluation:
         index = with_model(params)
 
         def queries(side: Users) -> Queries:
@@ -84,15 +75,9 @@ def run(
         settings = section(config, "decode", GraphConfig)
         return evaluate_rpg(raw, features, ids, queries, index, settings, width, config.seed)
 
-    settings_used = {"decode": config.decode.to_dict(), "max_length": width}
-    inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
-    evaluation = evaluate_once(workdir, params, settings_used, evaluate, inputs)
-    seconds = {
-        "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
-        "train": progress.seconds,
-        "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
-    }
-    return Outcome(evaluation, params, progress, seconds)
+    losses = rpg_losses(model, config.seed)
+    made = Prepared(params, losses, fine, validate, evaluate, has_ids=True)
+    return train_and_evaluate(config, workdir, raw.interactions, made)
 
 
 def one_cell_index(ids: StaticIds, width: int) -> Index:
