@@ -157,6 +157,19 @@ def test_the_cloze_task_masks_real_places_the_last_or_some():
     assert (np.asarray(other) != hidden).any()
 
 
+def launch(model, workdir, *options):
+    command = [
+        sys.executable, "-m", "semid_jax.launch", f"--config=configs/baselines/{model}.py:tiny",
+        "--config.synthetic.users=120", "--config.train.epochs=1", f"--workdir={workdir}", *options,
+    ]  # fmt: skip
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"}
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=400
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.mark.parametrize(
     ("model", "name", "options"),
     [
@@ -169,19 +182,24 @@ def test_the_cloze_task_masks_real_places_the_last_or_some():
     ],
 )
 def test_a_baseline_runs_through_the_launcher(tmp_path, model, name, options):
-    command = [
-        sys.executable, "-m", "semid_jax.launch", f"--config=configs/baselines/{model}.py:tiny",
-        "--config.synthetic.users=120", "--config.train.epochs=1", f"--workdir={tmp_path / 'run'}",
-        *options,
-    ]  # fmt: skip
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"}
-    done = subprocess.run(
-        command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=400
-    )
-    assert done.returncode == 0, done.stderr
-    assert name in done.stdout
-    metrics = json.loads((tmp_path / "run" / "results" / "metrics.json").read_text())
+    printed = launch(model, tmp_path / "run", *options)
+    assert name in printed
+    results = tmp_path / "run" / "results"
+    metrics = json.loads((results / "metrics.json").read_text())
     assert metrics["run"]["model"] == model
     assert 0 < metrics["test"]["ndcg@10"] < 1
     assert ("retrieval" in metrics) == (model == "rpg")
-    assert (tmp_path / "run" / "results" / "report.html").stat().st_size > 0
+    assert (results / "report.html").stat().st_size > 0
+
+
+def test_a_tuning_run_does_not_look_at_test_and_can_go_on(tmp_path):
+    run = tmp_path / "run"
+    printed = launch("sasrec", run, "--config.validate_only=True")
+    assert "validation NDCG@10" in printed
+    assert "the test split was not looked at" in printed
+    assert not (run / "evaluation").exists()
+    assert not (run / "results" / "metrics.json").exists()
+    history = (run / "results" / "history.jsonl").read_text()
+    launch("sasrec", run)
+    assert (run / "results" / "history.jsonl").read_text() == history
+    assert (run / "results" / "metrics.json").exists()
