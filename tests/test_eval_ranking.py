@@ -3,12 +3,25 @@
 import numpy as np
 import pytest
 
-from semid_jax.eval.ranking import paired_difference, ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import (
+    paired_difference,
+    ranking_metrics,
+    summary,
+    target_ranks,
+    without_seen,
+)
 
 
 def test_rank_of_the_target_counts_from_one_and_is_zero_where_absent():
     items = np.array([[7, 3, 5], [7, 3, 5], [7, 3, 5], [0, 0, 0]], np.int32)
     assert target_ranks(items, np.array([7, 5, 9, 0], np.int32)).tolist() == [1, 3, 0, 0]
+
+
+def test_seen_items_leave_a_list_and_the_others_move_up():
+    items = np.array([[7, 3, 5, 9], [7, 3, 0, 0], [1, 2, 3, 4]], np.int32)
+    seen = np.array([[3, 9, 0], [7, 7, 7], [0, 0, 0]], np.int32)
+    expected = [[7, 5, 0, 0], [3, 0, 0, 0], [1, 2, 3, 4]]
+    assert without_seen(items, seen).tolist() == expected
 
 
 def test_metrics_of_four_users_by_hand():

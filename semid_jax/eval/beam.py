@@ -14,8 +14,8 @@ from semid_jax.decode.config import BeamConfig
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.trie import Trie
 from semid_jax.eval.dense import make_users
-from semid_jax.eval.evaluation import Evaluation, describe_lists
-from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks
+from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
+from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
 from semid_jax.eval.users import Lists, Users, encode_users
 from semid_jax.quantize.health import health
 from semid_jax.quantize.static import StaticIds
@@ -86,6 +86,8 @@ def evaluate_beam(
 ) -> Evaluation:
     """Scores validation and test of all users.
 
+    Without history: what is left of the same lists, so a cutoff near the beam's width is too low.
+
     Args:
       raw: data set.
       features: normalised features.
@@ -103,6 +105,9 @@ def evaluate_beam(
         lists = beam_lists(model, params, trie, codes, side, config)
         per_user = ranking_metrics(target_ranks(lists.items, side.targets))
         metrics |= named(split, summary(per_user))
+    seen = whole_prefix(raw.interactions, side.users)
+    shortened = target_ranks(without_seen(lists.items, seen), side.targets)
+    metrics |= named("test_without_history", summary(ranking_metrics(shortened)))
     metrics["search.scored_fraction"] = float(lists.scored.mean()) / raw.interactions.n_items
     metrics |= named(
         "sid",

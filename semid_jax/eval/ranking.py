@@ -24,6 +24,23 @@ def target_ranks(items: np.ndarray, targets: np.ndarray) -> np.ndarray:
     return np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, 0).astype(np.int32)
 
 
+def without_seen(items: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Takes seen items out of ranked lists; what stood behind them moves up.
+
+    Args:
+      items: int32[U, k], ranked items, 0 = no item.
+      seen: int32[U, H], padded by 0.
+
+    Returns:
+      int32[U, k].
+    """
+    gone = np.zeros(items.shape, bool)
+    for column in seen.T:  # H steps; the comparison of all at once would be U x k x H
+        gone |= items == column[:, None]
+    order = np.argsort(gone, axis=1, kind="stable")
+    return np.take_along_axis(np.where(gone, 0, items), order, axis=1)
+
+
 def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
     """Turns ranks into metrics of every user, one relevant item each.
 
