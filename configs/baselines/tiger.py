@@ -20,7 +20,10 @@ OWN: dict[str, Preset] = {
         "quantize": CODES,
         "train": {"max_length": 20, "evaluate_users": 4000, "sliding": True},
     },
-    "movielens_1m": {"quantize": CODES, "train": {"evaluate_users": 2000, "sliding": True}},
+    "movielens_1m": {
+        "quantize": CODES,
+        "train": {"max_length": 20, "batch_size": 128, "evaluate_users": 2000, "sliding": True},
+    },
     "tiny": {
         "quantize": {**CODES, "cells": 16, "codewords": 16, "iterations": 5},
         "model": {"width": 32, "head_width": 8, "feed_forward": 64},
