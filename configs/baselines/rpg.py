@@ -15,7 +15,12 @@ from semid_jax.quantize.config import QuantizeConfig
 
 FLAT = {"cells": 1, "fine": "absolute"}
 OWN: dict[str, Preset] = {
-    "amazon_2014": {"quantize": {**FLAT, "digits": 16}},
+    "amazon_2014": {
+        "features": {"whitening": 0.5},
+        "quantize": {**FLAT, "digits": 32},
+        "model": {"dropout": 0.1},
+        "train": {"epochs": 60, "lr": 3e-3},
+    },
     "movielens_1m": {"quantize": {**FLAT, "digits": 16}, "model": {"dropout": 0.2}},
     "tiny": {
         "quantize": {**FLAT, "digits": 8, "codewords": 32, "iterations": 5},
