@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 from semid_jax.disk import whole_file
-from semid_jax.report.records import Record, load_records, load_speed
+from semid_jax.report.records import Record, load_paired, load_records, load_speed
 from semid_jax.report.tables import Column, markdown_table, metric_columns, shown_columns
 from semid_jax.types import InputError
 
@@ -31,6 +31,17 @@ _SPEED_COLUMNS = (
     Column("bytes_touched", "bytes touched", digits=0),
     Column("peak_mib", "peak MiB", digits=0),
     Column("build_s", "build s", digits=1),
+)
+
+
+_PAIRED_COLUMNS = (
+    Column("dataset"),
+    Column("pair"),
+    Column("metric"),
+    Column("difference"),
+    Column("interval"),
+    Column("relative", percent=True),
+    Column("seeds"),
 )
 
 
@@ -76,7 +87,9 @@ def results_markdown(results: Path) -> str:
     """
     records = load_records(results)
     parts = []
-    for experiment in sorted({record.experiment for record in records}):
+    differences = load_paired(results)
+    experiments = {record.experiment for record in records}
+    for experiment in sorted(experiments | {made["experiment"] for made in differences}):
         parts.append(f"### {experiment.replace('_', ' ')}")
         of_experiment = [record for record in records if record.experiment == experiment]
         for dataset in sorted({record.dataset for record in of_experiment}):
@@ -85,11 +98,28 @@ def results_markdown(results: Path) -> str:
             parts.append(markdown_table(*_experiment_table(chosen)))
             machines = sorted({record.machine for record in chosen})
             parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
+        paired = [made for made in differences if made["experiment"] == experiment]
+        if paired:
+            parts.append("Paired differences, users averaged over seeds, 95 % interval over users:")
+            parts.append(markdown_table([_paired_row(made) for made in paired], _PAIRED_COLUMNS))
     for speed in load_speed(results):
         parts.append(f"### decoding speed: {speed['machine']}")
         columns = shown_columns(_SPEED_COLUMNS, speed["rows"])
         parts.append(markdown_table(speed["rows"], columns))
     return "\n\n".join(parts) if parts else "No runs of record yet."
+
+
+def _paired_row(made: Mapping[str, Any]) -> dict[str, Any]:
+    ours, theirs = made["ours"], made["theirs"]
+    return {
+        "dataset": made["dataset"],
+        "pair": f"{ours['model']} - {theirs['model']}",
+        "metric": made["metric"],
+        "difference": f"{made['difference']:+.4f}",
+        "interval": f"{made['low']:+.4f} to {made['high']:+.4f}",
+        "relative": made["relative"],
+        "seeds": f"{len(ours['seeds'])} / {len(theirs['seeds'])}",
+    }
 
 
 def replace_tables(readme: str, tables: str, path: Path = Path("README.md")) -> str:

@@ -24,7 +24,7 @@ MODELS = (
     "popularity",
     "item_knn",
 )
-SPEED = "decode_speed"
+SPEED, PAIRED = "decode_speed", "paired"  # folders under results/ of other files than records
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +120,15 @@ def record_of(workdir: Path, experiment: str, model: str) -> Record:
 def load_records(results: Path) -> list[Record]:
     """Reads every run of record below a folder, in order of their paths.
 
-    Files of the decoding benchmark (results/decode_speed) are left to `load_speed`.
+    Files of the decoding benchmark (results/decode_speed) are left to `load_speed`, those of
+    paired differences (results/paired) to `load_paired`.
 
     Raises:
       InputError: a file is torn, lacks a field, or has one too many.
     """
     records = []
     for path in sorted(Path(results).glob("**/*.json")):
-        if path.parent.name == SPEED:
+        if path.relative_to(results).parts[0] in (SPEED, PAIRED):
             continue
         found = _read(path)
         names = {field.name for field in dataclasses.fields(Record)}
@@ -152,6 +153,21 @@ def load_speed(results: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}: the benchmark has no rows; run it again")
         files.append({"machine": path.stem, **found})
     return files
+
+
+def load_paired(results: Path) -> list[dict[str, Any]]:
+    """Reads results/paired/*/*.json, as `report.compare` writes them.
+
+    Raises:
+      InputError: a file is torn or is no paired difference.
+    """
+    found = []
+    for path in sorted((Path(results) / PAIRED).glob("*/*.json")):
+        made = _read(path)
+        if not {"experiment", "dataset", "ours", "theirs", "difference"} <= made.keys():
+            raise InputError(f"{path}: no paired difference; run the comparison again")
+        found.append(made)
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
