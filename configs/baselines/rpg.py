@@ -19,7 +19,7 @@ OWN: dict[str, Preset] = {
         "features": {"whitening": 0.5},
         "quantize": {**FLAT, "digits": 32},
         "model": {"dropout": 0.1},
-        "train": {"epochs": 60, "lr": 3e-3},
+        "train": {"epochs": 60, "lr": 3e-3, "evaluate_users": 4000},
     },
     "movielens_1m": {"quantize": {**FLAT, "digits": 16}, "model": {"dropout": 0.2}},
     "tiny": {
