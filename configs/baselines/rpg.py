@@ -18,8 +18,8 @@ OWN: dict[str, Preset] = {
     "amazon_2014": {
         "features": {"whitening": 0.5},
         "quantize": {**FLAT, "digits": 32},
-        "model": {"dropout": 0.1},
-        "train": {"epochs": 60, "lr": 3e-3, "evaluate_users": 4000},
+        "model": {"dropout": 0.3},
+        "train": {"epochs": 60, "lr": 3e-3, "weight_decay": 0.3, "evaluate_users": 4000},
     },
     "movielens_1m": {"quantize": {**FLAT, "digits": 16}, "model": {"dropout": 0.2}},
     "tiny": {
