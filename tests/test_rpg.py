@@ -65,8 +65,8 @@ def test_loss_is_the_mean_over_digits_of_the_cross_entropy(made):
     model, params, p, ids, _, history = made
     rng = np.random.default_rng(1)
     targets, weight = rng.integers(1, N + 1, T), rng.random(T).astype(np.float32)
-    queries, tables = model.apply(params, ids.fine[history[:1]], jnp.asarray(history[:1] > 0))
-    found = digit_loss(queries[0], tables, jnp.asarray(ids.fine)[targets], weight)
+    states, shared = model.apply(params, ids.fine[history[:1]], jnp.asarray(history[:1] > 0))
+    found = digit_loss(states[0], shared, jnp.asarray(ids.fine)[targets], jnp.asarray(weight), TAU)
     slow = log_probabilities(p, ids, history[0])
     each = [np.mean([slow[t, j, ids.fine[targets[t], j]] for j in range(L)]) for t in range(T)]
     np.testing.assert_allclose(found, -np.sum(weight * each), rtol=1e-3)

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from semid_jax.models.chunked import chunk_rows, chunked_loss
 from semid_jax.models.encoders import unit
 from semid_jax.models.trunk import Trunk, last_of
 
@@ -80,9 +81,8 @@ class Rpg(nn.Module):
         return self.trunk(x * (self.config.width * self.digits) ** 0.5, seeds)
 
     def digit_queries(self, states: jax.Array) -> jax.Array:
-        """g_j(s) / (|g_j(s)| tau): float32[..., D] to float32[..., L, D]."""
-        turned = jnp.einsum("...d,lde->...le", states, self.digit_heads)
-        return unit(states[..., None, :] + jax.nn.silu(turned)) / self.config.temperature
+        """See the function of this name."""
+        return digit_queries(states, jnp.asarray(self.digit_heads), self.config.temperature)
 
     def last(self, fine: jax.Array, mask: jax.Array) -> jax.Array:
         """float32[B, D], the state after the last item of each history, see `states`."""
@@ -90,27 +90,56 @@ class Rpg(nn.Module):
 
     def __call__(
         self, fine: jax.Array, mask: jax.Array, seeds: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array]:
-        """(queries float32[B, T, L, D], tables float32[L, K, D])."""
-        return self.digit_queries(self.states(fine, mask, seeds)), self.tables()
+    ) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+        """(states float32[B, T, D], (heads float32[L, D, D], tables float32[L, K, D]))."""
+        return self.states(fine, mask, seeds), (jnp.asarray(self.digit_heads), self.tables())
+
+
+def digit_queries(states: jax.Array, heads: jax.Array, temperature: float) -> jax.Array:
+    """g_j(s) / (|g_j(s)| tau).
+
+    Args:
+      states: float32[..., D].
+      heads: float32[L, D, D], W_j.
+      temperature: tau.
+
+    Returns:
+      float32[..., L, D].
+    """
+    turned = jnp.einsum("...d,lde->...le", states, heads)
+    return unit(states[..., None, :] + jax.nn.silu(turned)) / temperature
 
 
 def digit_loss(
-    queries: jax.Array, tables: jax.Array, fine: jax.Array, weight: jax.Array
+    states: jax.Array,
+    shared: tuple[jax.Array, jax.Array],
+    fine: jax.Array,
+    weight: jax.Array,
+    temperature: float,
 ) -> jax.Array:
     """The multi-token loss: mean over digits of -log p_j(f_j).
 
     Args:
-      queries: float32[n, L, D].
-      tables: float32[L, K, D].
+      states: float32[n, D].
+      shared: heads float32[L, D, D] and tables float32[L, K, D].
       fine: uint8[n, L], digits of the true next item.
       weight: float32[n].
+      temperature: tau.
 
     Returns:
       float32[], sum over n.
     """
-    logits = jnp.einsum("nld,lkd->lnk", queries, tables)
-    true = fine.T.astype(jnp.int32)[..., None]
-    own = jnp.take_along_axis(logits, true, axis=-1)[..., 0]
-    losses = jax.nn.logsumexp(logits, axis=-1) - own
-    return jnp.sum(jnp.mean(losses, axis=0) * weight)
+
+    def losses(
+        shared: tuple[jax.Array, jax.Array], states: jax.Array, fine: jax.Array
+    ) -> jax.Array:
+        heads, tables = shared
+        queries = digit_queries(states, heads, temperature)
+        logits = jnp.einsum("nld,lkd->lnk", queries, tables)
+        true = fine.T.astype(jnp.int32)[..., None]
+        own = jnp.take_along_axis(logits, true, axis=-1)[..., 0]
+        return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - own, axis=0)
+
+    digits, codewords, _ = shared[1].shape
+    rows = chunk_rows(digits * codewords, len(states))
+    return chunked_loss(losses, rows, shared, states, fine, weight)

@@ -25,10 +25,10 @@ def rpg_losses(model: Rpg, seed: int) -> Losses:
     def sums(params: Any, fine: jax.Array, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
         seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
         inputs, targets = batch["inputs"], batch["targets"].reshape(-1)
-        queries, tables = model.apply(params, fine[inputs], inputs > 0, seeds)
+        states, shared = model.apply(params, fine[inputs], inputs > 0, seeds)
         bears = (targets > 0).astype(jnp.float32)
-        flat = queries.reshape(-1, *queries.shape[2:])
-        loss = digit_loss(flat, tables, fine[targets], bears)
+        flat = states.reshape(-1, states.shape[-1])
+        loss = digit_loss(flat, shared, fine[targets], bears, model.config.temperature)
         return {"count": jnp.sum(bears), "item_loss": loss}
 
     return Losses(sums, {"item_loss": 1.0})
