@@ -8,4 +8,5 @@ cd "$root"
 "$python" -m ruff check
 "$python" -m ruff format --check
 "$python" -m mypy
-exec "$python" -m pytest "$@"
+# Most of the time is compilation, on one core each.
+exec "$python" -m pytest -n 2 --dist=worksteal "$@"

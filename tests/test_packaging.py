@@ -147,7 +147,7 @@ def test_tests_add_the_dev_extra_to_the_same_environment(checkout: Checkout) -> 
         "python -m ruff check",
         "python -m ruff format --check",
         "python -m mypy",
-        "python -m pytest -k one",
+        "python -m pytest -n 2 --dist=worksteal -k one",
     ]
     checkout.run("local.sh")
     assert checkout.take_calls() == ["python -m semid_jax.launch"]
