@@ -30,7 +30,7 @@ def beam_search(
     Args:
       trie: of the catalogue.
       logits: float32[B, K], of the first level.
-      own: caches of the hypotheses before any code, arrays [B, b, ...].
+      own: caches that the b hypotheses will have, before any code, arrays [B, b, ...].
       step: the model.
       beam: b, hypotheses kept.
       k: items returned, at most b.
@@ -39,9 +39,8 @@ def beam_search(
       items, log probabilities, and how many leaves were looked at.
     """
     B = len(logits)
-    logits = jnp.broadcast_to(logits[:, None], (B, beam, logits.shape[-1]))
-    score = jnp.full((B, beam), -jnp.inf).at[:, 0].set(0.0)
-    node = jnp.zeros((B, beam), jnp.int32)
+    logits = logits[:, None]
+    score, node = jnp.zeros((B, 1)), jnp.zeros((B, 1), jnp.int32)  # one hypothesis: the root
     for level in range(trie.levels):
         first, after = trie.first[level][node], trie.first[level][node + 1]
         edge = first[..., None] + jnp.arange(trie.branching[level])

@@ -211,11 +211,11 @@ class Tiger(nn.Module):
         B, _, L = codes.shape
         memory = self.encode(codes, mask, None)
         shared = [cross.key_value(memory) for cross in self.cross], self._hides(mask)
-        blank = jnp.zeros((B, beam, L, c.heads, c.head_width))
+        blank = jnp.zeros((B, 1, L, c.heads, c.head_width))
         own = [(blank, blank) for _ in range(c.decoder_layers)]
-        begin = jnp.broadcast_to(self.begin, (B, beam, c.width))
+        begin = jnp.broadcast_to(self.begin, (B, 1, c.width))
         logits, own = self._extend(shared, own, begin, 0)
-        return logits[:, 0], shared, own
+        return logits[:, 0], shared, jax.tree.map(lambda a: jnp.repeat(a, beam, axis=1), own)
 
     def step(self, shared: Any, own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
         """One code further; arguments and result as of `Gpt2.step`."""
