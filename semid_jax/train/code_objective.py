@@ -7,11 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semid_jax.models.dropout import example_seeds
 from semid_jax.models.gpt2 import Gpt2, code_loss
 from semid_jax.models.tiger import Tiger
 from semid_jax.models.windows import append, newest
-from semid_jax.train.step import Batch, Losses
+from semid_jax.train.step import Batch, Losses, dropout_seeds
 
 
 def gpt2_losses(model: Gpt2, seed: int) -> Losses:
@@ -25,7 +24,7 @@ def gpt2_losses(model: Gpt2, seed: int) -> Losses:
     """
 
     def sums(params: Any, codes: jax.Array, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        seeds = dropout_seeds(batch, seed, step)
         inputs, targets = batch["inputs"], batch["targets"]
         sequence, _ = append(inputs, newest(inputs, targets))
         logits = model.apply(params, codes[sequence], seeds)
@@ -47,7 +46,7 @@ def tiger_losses(model: Tiger, seed: int) -> Losses:
     """
 
     def sums(params: Any, codes: jax.Array, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        seeds = dropout_seeds(batch, seed, step)
         inputs = batch["inputs"]
         target = newest(inputs, batch["targets"])
         logits = model.apply(params, codes[inputs], inputs > 0, codes[target], seeds)

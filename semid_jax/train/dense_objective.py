@@ -8,10 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.bert4rec import Bert4Rec, choose_hidden
-from semid_jax.models.dropout import example_seeds
 from semid_jax.models.full_softmax import full_softmax_loss
 from semid_jax.models.windows import append, newest
-from semid_jax.train.step import Batch, Losses
+from semid_jax.train.step import Batch, Losses, dropout_seeds
 
 
 def next_item_losses(model: Any, seed: int) -> Losses:
@@ -25,7 +24,7 @@ def next_item_losses(model: Any, seed: int) -> Losses:
     """
 
     def sums(params: Any, features: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        seeds = dropout_seeds(batch, seed, step)
         items, states = model.apply(params, features, batch["inputs"], seeds)
         targets = batch["targets"].reshape(-1)
         bears = (targets > 0).astype(jnp.float32)
@@ -49,7 +48,7 @@ def cloze_losses(model: Bert4Rec, seed: int) -> Losses:
     config = model.config
 
     def sums(params: Any, features: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        seeds = dropout_seeds(batch, seed, step)
         inputs, targets = batch["inputs"], batch["targets"]
         last = newest(inputs, targets)
         real = last > 0  # rows that only fill a batch bear no loss

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.models.dropout import example_seeds
 from semid_jax.models.hdnag import Generator, item_vector, query_vector
 from semid_jax.models.hdnag_losses import (
     LossConfig,
@@ -22,7 +21,7 @@ from semid_jax.models.hdnag_losses import (
     sample_digits,
     validity_loss,
 )
-from semid_jax.train.step import Batch, Losses
+from semid_jax.train.step import Batch, Losses, dropout_seeds
 
 
 @struct.dataclass
@@ -89,7 +88,7 @@ def group_losses(
     B, T = inputs.shape
     G = B // group
     column = archetype[:, None]
-    seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+    seeds = dropout_seeds(batch, seed, step)
     coarse_query, fine_query, weight, tables = generator.apply(
         params, codes.coarse[column, inputs], codes.fine[column, inputs], inputs > 0, seeds
     )

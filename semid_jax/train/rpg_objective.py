@@ -7,9 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from semid_jax.models.dropout import example_seeds
 from semid_jax.models.rpg import Rpg, digit_loss
-from semid_jax.train.step import Batch, Losses
+from semid_jax.train.step import Batch, Losses, dropout_seeds
 
 
 def rpg_losses(model: Rpg, seed: int) -> Losses:
@@ -23,7 +22,7 @@ def rpg_losses(model: Rpg, seed: int) -> Losses:
     """
 
     def sums(params: Any, fine: jax.Array, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+        seeds = dropout_seeds(batch, seed, step)
         inputs, targets = batch["inputs"], batch["targets"].reshape(-1)
         states, shared = model.apply(params, fine[inputs], inputs > 0, seeds)
         bears = (targets > 0).astype(jnp.float32)

@@ -11,9 +11,15 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from semid_jax.models.dropout import example_seeds
 from semid_jax.parallel import AXIS
 
 Batch = dict[str, jax.Array]
+
+
+def dropout_seeds(batch: Batch, seed: int, step: jax.Array) -> jax.Array:
+    """uint32[B], one per row of the batch and step: see `example_seeds`; seed is the run's."""
+    return example_seeds(batch["example"] ^ jnp.uint32(seed), step)
 
 
 @struct.dataclass
