@@ -5,7 +5,7 @@ import itertools
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_sequence_baselines import random_params, slow_trunk
+from slow_models import random_params, slow_trunk
 
 from semid_jax.decode.beam import beam_search
 from semid_jax.decode.topk import tie_hash
@@ -220,7 +220,10 @@ def test_two_items_of_one_code_are_refused():
 
 def test_beams_that_find_fewer_items_than_asked_end_in_blanks():
     codes = np.array([[0, 0], [1, 2], [1, 1], [3, 0]], np.uint8)
-    step = lambda own, code, level: (jnp.zeros((2, 5, 4)), own)  # noqa: E731
+
+    def step(own, code, level):
+        return jnp.zeros((2, 5, 4)), own
+
     found = beam_search(build_trie(codes), jnp.zeros((2, 4)), jnp.zeros((2, 5, 1)), step, 5, 5)
     assert sorted(np.asarray(found.items)[0].tolist()) == [0, 0, 1, 2, 3]
     assert np.isneginf(np.asarray(found.scores)[0, 3:]).all()

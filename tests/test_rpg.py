@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_sequence_baselines import random_params, slow_trunk
+from slow_models import random_params, slow_trunk
 
 from semid_jax.decode.exact import retrieve_exact, score_items
 from semid_jax.decode.rpg_graph import Graph, build_graph, retrieve_rpg_graph
