@@ -14,6 +14,7 @@ from semid_jax.models.tiger import TigerConfig
 from semid_jax.presets import Preset, make_baseline
 from semid_jax.quantize.config import QuantizeConfig
 
+# Plain residual k-means: three levels of 256, lists of any size.
 CODES = {"kind": "residual", "cells": 256, "digits": 2, "balance": 1e9}
 OWN: dict[str, Preset] = {
     "amazon_2014": {

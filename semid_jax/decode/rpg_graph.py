@@ -17,7 +17,7 @@ from flax import struct
 from semid_jax.decode.exact import score_items
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.decode.score import Query
+from semid_jax.decode.score import PRECISION, Query
 from semid_jax.decode.topk import top_k_ties
 
 ROWS = 256  # of the similarity matrix at a time
@@ -61,7 +61,7 @@ def build_graph(index: Index, edges: int) -> Graph:
 def _nearest(vectors: jax.Array, first: int, rows: int, edges: int) -> jax.Array:
     """int32[rows, E], which vectors are nearest to those from `first` on."""
     part = jax.lax.dynamic_slice_in_dim(vectors, first, rows)
-    return jax.lax.top_k(part @ vectors.T, edges)[1]
+    return jax.lax.top_k(jnp.dot(part, vectors.T, precision=PRECISION), edges)[1]
 
 
 @functools.partial(jax.jit, static_argnames=("k", "beam", "hops"))

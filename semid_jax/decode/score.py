@@ -48,6 +48,7 @@ class Query:
     archetype: jax.Array
 
 
+@jax.jit
 def make_query(vector: jax.Array, tables: Tables, archetype: jax.Array) -> Query:
     """Turns query vectors into look-up tables.
 

@@ -6,7 +6,6 @@ import functools
 from typing import Any
 
 import jax
-import numpy as np
 
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.beam import beam_search
@@ -17,8 +16,7 @@ from semid_jax.eval.dense import make_users
 from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
 from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
 from semid_jax.eval.users import Lists, Users, encode_users
-from semid_jax.quantize.health import health
-from semid_jax.quantize.static import StaticIds
+from semid_jax.quantize.static import StaticIds, static_health
 from semid_jax.types import ItemFeatures
 
 POSITIONS = 4096  # of a pass, times codes and hypotheses: less than a pass of items holds
@@ -109,16 +107,6 @@ def evaluate_beam(
     shortened = target_ranks(without_seen(lists.items, seen), side.targets)
     metrics |= named("test_without_history", summary(ranking_metrics(shortened)))
     metrics["search.scored_fraction"] = float(lists.scored.mean()) / raw.interactions.n_items
-    metrics |= named(
-        "sid",
-        health(ids.book, ids.coarse[None], ids.fine[None], ids.points[None],
-               raw.catalogue.categories),
-    )  # fmt: skip
+    metrics |= named("sid", static_health(ids, raw.catalogue.categories))
     metrics |= describe_lists(raw.interactions, features, side, lists, per_user)
     return Evaluation(metrics, side, lists)
-
-
-def beam_metrics(lists: Lists, targets: np.ndarray) -> dict[str, float]:
-    """Means of the ranking metrics, no intervals: for early stopping."""
-    ranked = ranking_metrics(target_ranks(lists.items, targets))
-    return {name: float(values.mean()) for name, values in ranked.items()}

@@ -1,4 +1,4 @@
-"""Runs a trained generator over users: read side, query, search, ranks."""
+"""Runs a trained HDNAG over users: read side and query."""
 
 from __future__ import annotations
 
@@ -101,9 +101,6 @@ def user_vector(
         )
 
 
-_make_query = jax.jit(make_query)
-
-
 def user_query(
     generator: Generator,
     params: Any,
@@ -124,7 +121,7 @@ def user_query(
       mask: bool[B, T]; at least one True per row.
       archetype: int32[B].
     """
-    return _make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
+    return make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
 
 
 def hdnag_queries(
@@ -151,6 +148,6 @@ def hdnag_queries(
         return user_vector(generator, params, *codes, part.history[:, :width] > 0)
 
     def to_query(vectors: np.ndarray, archetype: np.ndarray) -> Query:
-        return _make_query(vectors, index.tables, archetype)
+        return make_query(vectors, index.tables, archetype)
 
     return Queries(encode_users(side, encode, shows_bar), side.archetype, to_query, batch)

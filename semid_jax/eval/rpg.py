@@ -22,11 +22,8 @@ from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks
 from semid_jax.eval.searching import Queries, Search, compare_searches, exact_ranks
 from semid_jax.eval.users import Users
 from semid_jax.models.rpg import Rpg
-from semid_jax.quantize.health import health
-from semid_jax.quantize.static import StaticIds
+from semid_jax.quantize.static import StaticIds, static_health
 from semid_jax.types import InputError, ItemFeatures
-
-_make_query = jax.jit(make_query)
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -58,7 +55,7 @@ def rpg_queries(
     encode = functools.partial(_last, model, params, fine)
 
     def to_query(states: np.ndarray, archetype: np.ndarray) -> Query:
-        return _make_query(_vector(model, params, states), index.tables, archetype)
+        return make_query(_vector(model, params, states), index.tables, archetype)
 
     return Queries(user_states(encode, side, shows_bar), np.zeros(len(side), np.int32), to_query)
 
@@ -117,10 +114,6 @@ def evaluate_rpg(
     per_user = ranking_metrics(target_ranks(main.items, side.targets))
     metrics |= named("test", summary(per_user))
     metrics |= named("latency", {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()})
-    metrics |= named(
-        "sid",
-        health(ids.book, ids.coarse[None], ids.fine[None], ids.points[None],
-               raw.catalogue.categories),
-    )  # fmt: skip
+    metrics |= named("sid", static_health(ids, raw.catalogue.categories))
     metrics |= describe_lists(interactions, features, side, main, per_user)
     return Evaluation(metrics, side, main)

@@ -10,6 +10,7 @@ import numpy as np
 from semid_jax.quantize import codebook, fit
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.quantize.health import health
 from semid_jax.types import InputError, ItemFeatures
 
 MAX_ALIKE = 256  # items of one code that a last digit of one byte can tell apart
@@ -79,6 +80,11 @@ def residual_codes(ids: StaticIds) -> np.ndarray:
     last = np.concatenate([[0], place]).astype(np.uint8)
     levels[0] = 0
     return np.concatenate([levels, last[:, None]], axis=1)
+
+
+def static_health(ids: StaticIds, categories: np.ndarray) -> dict[str, float]:
+    """See `health`; categories str[N + 1]."""
+    return health(ids.book, ids.coarse[None], ids.fine[None], ids.points[None], categories)
 
 
 def to_arrays(ids: StaticIds) -> dict[str, np.ndarray]:

@@ -14,9 +14,11 @@ from ml_collections import ConfigDict
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import BeamConfig
 from semid_jax.decode.trie import build_trie
-from semid_jax.eval.beam import beam_lists, beam_metrics, evaluate_beam
+from semid_jax.eval.beam import beam_lists, evaluate_beam
 from semid_jax.eval.dense import make_users
 from semid_jax.eval.evaluation import Evaluation
+from semid_jax.eval.ranking import target_ranks
+from semid_jax.eval.users import mean_metrics
 from semid_jax.models.gpt2 import Gpt2, Gpt2Config
 from semid_jax.models.tiger import Tiger, TigerConfig
 from semid_jax.quantize.static import residual_codes
@@ -42,18 +44,26 @@ class Kind:
       module: made of (settings, levels, codewords, max_length).
       settings: dataclass of the section `model`.
       losses: what it is trained on.
-      sliding: whether it needs one window per target.
+      sliding: whether it learns from one target per window only.
+      inputs: codes uint8[1, 2, L] to what `init` takes.
     """
 
     module: type
     settings: Callable[..., Any]
     losses: Callable[..., Losses]
     sliding: bool
+    inputs: Callable[[jax.Array], tuple[jax.Array, ...]]
 
 
 MODELS: Mapping[str, Kind] = {
-    "gpt2": Kind(Gpt2, Gpt2Config, gpt2_losses, sliding=False),
-    "tiger": Kind(Tiger, TigerConfig, tiger_losses, sliding=True),
+    "gpt2": Kind(Gpt2, Gpt2Config, gpt2_losses, False, lambda codes: (codes,)),
+    "tiger": Kind(
+        Tiger,
+        TigerConfig,
+        tiger_losses,
+        True,
+        lambda codes: (codes, jnp.ones((1, 2), bool), codes[:, 0]),
+    ),
 }
 
 
@@ -72,8 +82,8 @@ def run(
       InputError: windows that this model cannot be trained on.
     """
     kind = MODELS[config.recommender]
-    if config.train.sliding != kind.sliding:
-        raise InputError(f"train.sliding: {config.recommender} needs {kind.sliding}")
+    if kind.sliding and not config.train.sliding:
+        raise InputError(f"train.sliding: {config.recommender} has one target per window; set True")
     decode = section(config, "decode", BeamConfig)
     if decode.k > decode.beam:
         raise InputError(f"decode.k: {decode.k} items from decode.beam = {decode.beam}; raise it")
@@ -84,13 +94,13 @@ def run(
     codewords = int(table.max()) + 1
     width = config.train.max_length
     model = kind.module(section(config, "model", kind.settings), table.shape[1], codewords, width)
-    params = _initialise(model, kind, codes[1:3][None], config.seed)
+    params = model.init(jax.random.key(config.seed), *kind.inputs(codes[1:3][None]))
     users = validation_users(config, raw.interactions.n_users)
     side = make_users(raw.interactions, "validation", width, users)
 
     def validate(params: Any) -> dict[str, float]:
         lists = beam_lists(model, params, trie, codes, side, decode, shows_bar=False)
-        return beam_metrics(lists, side.targets)
+        return mean_metrics(target_ranks(lists.items, side.targets))
 
     def evaluate(params: Any) -> Evaluation:
         return evaluate_beam(raw, features, ids, model, params, trie, codes, decode, width)
@@ -98,10 +108,3 @@ def run(
     losses = kind.losses(model, config.seed)
     made = Prepared(params, losses, codes, validate, evaluate, has_ids=True)
     return train_and_evaluate(config, workdir, raw.interactions, made)
-
-
-def _initialise(model: Any, kind: Kind, codes: jax.Array, seed: int) -> Any:
-    key = jax.random.key(seed)
-    if kind.sliding:
-        return model.init(key, codes, jnp.ones((1, 2), bool), codes[:, 0])
-    return model.init(key, codes)
