@@ -132,7 +132,7 @@ def compare_searches(
     for name, search in searches.items():
         if search is None:
             metrics[f"retrieval.{name}.note"] = f"{name} is not installed"
-            print(f"evaluate: {name} is not installed, its row is missing")
+            print(f"evaluate: {name} is not installed, its row is missing (pip install {name})")
             continue
         lists[name] = run_search(queries, search, f"search {name}")
     for name, found in lists.items():
