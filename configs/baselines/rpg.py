@@ -16,10 +16,10 @@ from semid_jax.quantize.config import QuantizeConfig
 FLAT = {"cells": 1, "fine": "absolute"}
 OWN: dict[str, Preset] = {
     "amazon_2014": {
-        "features": {"whitening": 0.5},
+        "features": {"modalities": ("text",), "whitening": 0.5},
         "quantize": {**FLAT, "digits": 32},
         "model": {"dropout": 0.3},
-        "train": {"epochs": 60, "lr": 3e-3, "weight_decay": 0.3, "evaluate_users": 4000},
+        "train": {"epochs": 30, "lr": 3e-3, "weight_decay": 0.3},
     },
     "movielens_1m": {"quantize": {**FLAT, "digits": 16}, "model": {"dropout": 0.2}},
     "tiny": {
