@@ -7,11 +7,18 @@ import numpy as np
 from semid_jax.decode.index import build_index
 from semid_jax.decode.score import Tables
 from semid_jax.eval import users as evaluated
-from semid_jax.eval.model import hdnag_queries, make_read_side, user_query, with_model
+from semid_jax.eval.model import (
+    hdnag_queries,
+    make_read_side,
+    user_query,
+    user_vectors,
+    with_model,
+)
+from semid_jax.models.fusion import Archetypes, ItemViews
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 
-A, N, L, K, C, U, T = 2, 20, 4, 8, 5, 37, 12
-CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4)
+A, N, L, K, C, U, T, Z = 2, 20, 4, 8, 5, 37, 12, 6
+CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, dense="free")
 
 
 def test_queries_equal_those_of_one_padded_batch(monkeypatch):
@@ -22,28 +29,39 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     history = rng.integers(1, N + 1, (U, T)).astype(np.int32)
     history[np.arange(T) >= rng.integers(1, T + 1, U)[:, None]] = 0
     users, archetype = np.arange(U), rng.integers(0, A, U).astype(np.int32)
-    side = make_read_side(users, history, history[:, 0], archetype, coarse, fine)
+    alpha = rng.dirichlet([1.0, 1.0], U).astype(np.float32)
+    side = make_read_side(users, history, history[:, 0], archetype, alpha, coarse, fine)
+    np.testing.assert_array_equal(alpha[side.users], side.alpha)
     assert sorted(side.users) == list(range(U))
     np.testing.assert_array_equal(history[side.users], side.history)
     lengths = (side.history > 0).sum(axis=1)
     for a in range(A):  # of one archetype, the short ones first
         assert (np.diff(lengths[side.archetype == a]) >= 0).all()
 
-    generator = Generator(CONFIG, C, L, K, T)
-    params = generator.init(jax.random.key(0), side.coarse[:1], side.fine[:1], jnp.ones((1, T)) > 0)
+    generator = Generator(CONFIG, C, L, K, T, N, Z)
+    params = generator.init(jax.random.key(0), side.coarse[:1], side.fine[:1], side.history[:1])
+    views = ItemViews(
+        jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
+        jnp.ones((N + 1, 2), bool),
+        Archetypes(jnp.ones((A, 2)) / 2, jnp.zeros((A, Z)), jnp.ones((A, Z)) / 10),
+    )
     tables = Tables(jnp.zeros((C, 16)), jnp.zeros((L, K, 4)))
     empty = build_index(coarse, fine, np.zeros((A, N + 1), np.float32), tables)
     index = with_model(empty, generator, params)
     expected = user_query(
-        generator, params, index.tables, side.coarse, side.fine, side.history > 0, side.archetype
+        generator, params, index.tables, side.coarse, side.fine, side.history, side.archetype
     )
+    _, states = user_vectors(generator, params, side.coarse, side.fine, side.history)
+    content = np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T * 1.1
     for _ in range(2):
         seen = 0
-        for query, rows, n in hdnag_queries(generator, params, index, side, batch=8):
+        for query, rows, n in hdnag_queries(generator, params, index, side, views, batch=8):
             assert len(query.archetype) == 8
             for name in ("vector", "coarse", "fine", "archetype"):
                 np.testing.assert_allclose(
                     getattr(query, name)[:n], getattr(expected, name)[rows], atol=1e-4
                 )
+            np.testing.assert_allclose(query.dense.content[:n], content[rows], atol=1e-4)
+            np.testing.assert_array_equal(query.dense.alpha[:n], side.alpha[rows])
             seen += n
         assert seen == U

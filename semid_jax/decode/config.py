@@ -25,12 +25,14 @@ class DecodeConfig:
       probes: P, cells probed per user by `inverted` and `scann`.
       k: items returned per user.
       chunk: entries scored at once by `exact`.
+      rescored: R, the best items under S1 that the dense term ranks again, where there is one.
     """
 
     methods: tuple[str, ...] = ("inverted", "scann", "exact")
     probes: int = 16
     k: int = 50
     chunk: int = 8192
+    rescored: int = 500
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ class Retrieved:
 
     Attributes:
       items: int32[B, k], distinct item numbers; 0 where the search found fewer than k.
-      scores: float32[B, k], S1; -inf where items is 0.
+      scores: float32[B, k], S1 (S2 once rescored); -inf where items is 0.
       scored: int32[B], entries of the user's archetype whose score was computed.
     """
 

@@ -32,6 +32,21 @@ class Tables:
 
 
 @struct.dataclass
+class DenseQuery:
+    """The users' side of the dense term of S2, see `rescoring`.
+
+    Attributes:
+      state: float32[B, D], s.
+      content: float32[B, D_z], (1 + g) * V s.
+      alpha: float32[B, M], the user's weights.
+    """
+
+    state: jax.Array
+    content: jax.Array
+    alpha: jax.Array
+
+
+@struct.dataclass
 class Query:
     """A batch of users, ready to be searched for.
 
@@ -40,12 +55,14 @@ class Query:
       coarse: float32[B, C], q's inner product with every e_c.
       fine: float32[B, L, K], q's inner product with every E[j, v].
       archetype: int32[B], whose column of IDs the user sees.
+      dense: what the dense term of S2 asks for; None where S1 is all there is.
     """
 
     vector: jax.Array
     coarse: jax.Array
     fine: jax.Array
     archetype: jax.Array
+    dense: DenseQuery | None = None
 
 
 @jax.jit

@@ -15,14 +15,24 @@ from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.rescoring import DenseItems, rescore
+from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.scann_search import ScannSearcher, available
+from semid_jax.decode.score import Query
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
-from semid_jax.eval.model import hdnag_queries
+from semid_jax.eval.model import dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
-from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
 from semid_jax.eval.read_sides import churn, read_side
-from semid_jax.eval.searching import Search, compare_searches, exact_ranks
+from semid_jax.eval.searching import (
+    Queries,
+    Search,
+    compare_searches,
+    exact_ranks,
+    rescored_ranks,
+)
+from semid_jax.eval.users import Users
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import positions_of
@@ -30,14 +40,16 @@ from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import InputError, ItemFeatures
 
 
-def make_searches(index: Index, config: DecodeConfig, directory: Path) -> dict[str, Search | None]:
+def make_searches(
+    index: Index, config: DecodeConfig, k: int, directory: Path
+) -> dict[str, Search | None]:
     """The searches that the configuration names; None for scann where it is not installed."""
-    exact = functools.partial(retrieve_exact, index, k=config.k, chunk=config.chunk)
+    exact = functools.partial(retrieve_exact, index, k=k, chunk=config.chunk)
     searches: dict[str, Search | None] = {}
     for method in config.methods:
         if method == "inverted":
             searches[method] = functools.partial(
-                retrieve_inverted, index, probes=config.probes, k=config.k
+                retrieve_inverted, index, probes=config.probes, k=k
             )
         elif method == "exact":
             searches[method] = exact
@@ -45,12 +57,42 @@ def make_searches(index: Index, config: DecodeConfig, directory: Path) -> dict[s
             searches[method] = None
             if available():
                 retrieve = ScannSearcher.build(index, directory).retrieve
-                searches[method] = functools.partial(retrieve, probes=config.probes, k=config.k)
+                searches[method] = functools.partial(retrieve, probes=config.probes, k=k)
         else:
             raise InputError(
                 f"decode.methods: {method!r} is unknown; use inverted, scann and exact"
             )
     return {"exact": exact, **searches}
+
+
+def rescoring(
+    searches: dict[str, Search | None], dense: DenseItems, k: int
+) -> dict[str, Search | None]:
+    """The same searches under S2: what they find is ranked again with the dense term."""
+
+    def again(search: Search, query: Query) -> Retrieved:
+        return rescore(dense, query.dense, search(query), k)
+
+    return {name: search and functools.partial(again, search) for name, search in searches.items()}
+
+
+def validation_metrics(
+    queries: Queries,
+    index: Index,
+    side: Users,
+    dense: DenseItems | None,
+    config: DecodeConfig,
+) -> dict[str, Any]:
+    """Accuracy under exact search: of S1, or, where there is a dense term, of S2 and of S1."""
+    s1, _ = exact_ranks(queries, index, side)
+    if dense is None:
+        return named("validation", summary(ranking_metrics(s1)))
+    exact = functools.partial(retrieve_exact, index, k=config.rescored, chunk=config.chunk)
+    s2, _ = rescored_ranks(queries, exact, dense, side, config.k)
+    return {
+        **named("validation", summary(ranking_metrics(s2))),
+        **named("validation_s1", summary(ranking_metrics(s1))),
+    }
 
 
 def evaluate(
@@ -77,35 +119,45 @@ def evaluate(
       width: T.
       scann_directory: where ScaNN's files go.
     """
-    interactions = raw.interactions
-    metrics: dict[str, Any] = {}
+    interactions, views = raw.interactions, tokenizer.views
+    dense = dense_items(generator, params, views) if generator.has_dense else None
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
-    queries = hdnag_queries(generator, params, index, validation)
-    ranks, _ = exact_ranks(queries, index, validation)
-    metrics |= named("validation", summary(ranking_metrics(ranks)))
+    queries = hdnag_queries(generator, params, index, validation, views)
+    metrics = validation_metrics(queries, index, validation, dense, config)
     weight = params["params"]["coarse_weight"]
     coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
     metrics |= named("validation_search", coarse)
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
-    queries = hdnag_queries(generator, params, index, side)
+    queries = hdnag_queries(generator, params, index, side, views)
     seen = whole_prefix(interactions, side.users)
-    exact, without = exact_ranks(queries, index, side, seen)
-    metrics |= named("test_without_history", summary(ranking_metrics(without)))
-
-    searches = make_searches(index, config, scann_directory)
-    best = float(ranking_metrics(exact)["ndcg@10"].mean())
-    lists, rows = compare_searches(queries, searches, side, best, interactions.n_items)
+    _, without = exact_ranks(queries, index, side, seen)
+    searches = make_searches(index, config, config.k, scann_directory)
+    lists, rows = compare_searches(queries, searches, side, interactions.n_items)
     metrics |= rows
     main = config.methods[0]
-    per_user = ranking_metrics(target_ranks(lists[main].items, side.targets))
+    shown = lists[main]
+    latency = {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()}
+    if dense is not None:
+        under_s1 = ranking_metrics(target_ranks(shown.items, side.targets))
+        metrics |= named("test_s1", summary(under_s1))
+        metrics |= named("test_s1_without_history", summary(ranking_metrics(without)))
+        wide = make_searches(index, config, config.rescored, scann_directory)
+        again = rescoring(wide, dense, config.k)
+        lists, rows = compare_searches(queries, again, side, interactions.n_items, "retrieval_s2")
+        metrics |= rows
+        shown = lists[main]
+        latency |= {f"{n}_s2_ms_per_user": f.ms_per_user for n, f in lists.items()}
+        without = target_ranks(without_seen(shown.items, seen), side.targets)
+    per_user = ranking_metrics(target_ranks(shown.items, side.targets))
     metrics |= named("test", summary(per_user))
+    metrics |= named("test_without_history", summary(ranking_metrics(without)))
     metrics |= {
         "search.loss_ndcg@10": metrics[f"retrieval.{main}.search_loss"],
         "search.scored_fraction": metrics[f"retrieval.{main}.scored_fraction"],
         "search.probes": config.probes,
     }
-    metrics |= named("latency", {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()})
+    metrics |= named("latency", latency)
     metrics |= named(
         "sid",
         health(
@@ -119,8 +171,8 @@ def evaluate(
         "pmat.updated_users": float(fired.mean()),
         "pmat.churn": churn(side, before, fired),
     }
-    metrics |= describe_lists(interactions, features, side, lists[main], per_user)
-    return IdEvaluation(metrics, side, lists[main], before, fired)
+    metrics |= describe_lists(interactions, features, side, shown, per_user)
+    return IdEvaluation(metrics, side, shown, before, fired)
 
 
 def preference_metrics(raw: RawDataset, tokenizer: Tokenizer) -> dict[str, Any]:

@@ -7,12 +7,15 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.decode.index import Index
-from semid_jax.decode.score import Query, Tables, make_query
+from semid_jax.decode.rescoring import DenseItems, DenseQuery
+from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
+from semid_jax.models.fusion import Archetypes, ItemViews
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
 from semid_jax.models.trunk import last_of
 
@@ -28,11 +31,13 @@ class ReadSide(Users):
       coarse: int32[U, T], read-side codes.
       fine: uint8[U, T, L].
       archetype: int32[U], the write side's column.
+      alpha: float32[U, M], the user's own weights.
     """
 
     coarse: np.ndarray
     fine: np.ndarray
     archetype: np.ndarray
+    alpha: np.ndarray
 
 
 def make_read_side(
@@ -40,6 +45,7 @@ def make_read_side(
     history: np.ndarray,
     targets: np.ndarray,
     archetype: np.ndarray,
+    alpha: np.ndarray,
     coarse: np.ndarray,
     fine: np.ndarray,
 ) -> ReadSide:
@@ -50,6 +56,7 @@ def make_read_side(
       history: int32[U, T], right padded.
       targets: int32[U].
       archetype: int32[U].
+      alpha: float32[U, M].
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
     """
@@ -63,6 +70,7 @@ def make_read_side(
         coarse=coarse[column, history],
         fine=fine[column, history],
         archetype=archetype,
+        alpha=alpha[order],
     )
 
 
@@ -74,31 +82,38 @@ def with_model(index: Index, generator: Generator, params: Any) -> Index:
     return dataclasses.replace(index, tables=found, entry_bias=bias)
 
 
+def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseItems:
+    """The catalogue's side of the dense term under a model's parameters."""
+    free = params["params"]["free"] if generator.has_free else None
+    return DenseItems(views.e, views.mask, free)
+
+
 @functools.partial(jax.jit, static_argnames=("generator",))
-def user_vector(
-    generator: Generator, params: Any, coarse: jax.Array, fine: jax.Array, mask: jax.Array
-) -> jax.Array:
-    """The query vector of S1: one pass of the trunk, coarse and all fine digits.
+def user_vectors(
+    generator: Generator, params: Any, coarse: jax.Array, fine: jax.Array, history: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """The query vector of S1 and the state: one pass of the trunk, coarse and all fine digits.
 
     Args:
       generator: module.
       params: parameters.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
-      mask: bool[B, T]; at least one True per row.
+      history: int32[B, T], right padded; at least one item per row.
 
     Returns:
-      float32[B, D + L d + 1], see `query_vector`.
+      float32[B, D + L d + 1], see `query_vector`, and float32[B, D].
     """
     with jax.named_scope("trunk"):
-        states = generator.apply(params, coarse, fine, mask, method=Generator.states)
-        state = last_of(states, mask)
+        states = generator.apply(params, coarse, fine, history, method=Generator.states)
+        state = last_of(states, history > 0)
     with jax.named_scope("heads"):
-        return query_vector(
+        vector = query_vector(
             generator.apply(params, state, method=Generator.coarse_query),
             generator.apply(params, state, method=Generator.fine_query),
             params["params"]["coarse_weight"],
         )
+    return vector, state
 
 
 def user_query(
@@ -107,10 +122,10 @@ def user_query(
     tables: Tables,
     coarse: jax.Array,
     fine: jax.Array,
-    mask: jax.Array,
+    history: jax.Array,
     archetype: jax.Array,
 ) -> Query:
-    """What a user asks of the index: `user_vector` met with the index's tables.
+    """What a user asks of the index: `user_vectors` met with the index's tables.
 
     Args:
       generator: module.
@@ -118,10 +133,28 @@ def user_query(
       tables: code embeddings of the index.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
-      mask: bool[B, T]; at least one True per row.
+      history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
     """
-    return make_query(user_vector(generator, params, coarse, fine, mask), tables, archetype)
+    vector, _ = user_vectors(generator, params, coarse, fine, history)
+    return make_query(vector, tables, archetype)
+
+
+@jax.jit
+def dense_query(
+    kernel: jax.Array, archetypes: Archetypes, state: jax.Array, alpha: jax.Array, row: jax.Array
+) -> DenseQuery:
+    """What users ask of the dense term: their own weights, the gate of their archetype.
+
+    Args:
+      kernel: V, float32[D_z, D].
+      archetypes: prototypes.
+      state: float32[B, D].
+      alpha: float32[B, M].
+      row: int32[B], archetypes.
+    """
+    content = (1.0 + archetypes.gate[row]) * jnp.dot(state, kernel.T, precision=PRECISION)
+    return DenseQuery(state, content, alpha)
 
 
 def hdnag_queries(
@@ -129,6 +162,7 @@ def hdnag_queries(
     params: Any,
     index: Index,
     side: ReadSide,
+    views: ItemViews,
     batch: int = BATCH,
     shows_bar: bool = True,
 ) -> Queries:
@@ -139,15 +173,23 @@ def hdnag_queries(
       params: parameters.
       index: with the model's tables.
       side: the users.
+      views: of the catalogue, for the dense term.
       batch: users of a query.
       shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
 
-    def encode(part: ReadSide, width: int) -> jax.Array:
+    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array]:
         codes = part.coarse[:, :width], part.fine[:, :width]
-        return user_vector(generator, params, *codes, part.history[:, :width] > 0)
+        return user_vectors(generator, params, *codes, part.history[:, :width])
 
-    def to_query(vectors: np.ndarray, archetype: np.ndarray) -> Query:
-        return make_query(vectors, index.tables, archetype)
+    def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
+        vectors, states, alpha = users
+        query = make_query(vectors, index.tables, archetype)
+        if not generator.has_dense:
+            return query
+        kernel = params["params"]["dense_in"]
+        dense = dense_query(kernel, views.archetypes, states, alpha, archetype)
+        return query.replace(dense=dense)
 
-    return Queries(encode_users(side, encode, shows_bar), side.archetype, to_query, batch)
+    users = (*encode_users(side, encode, shows_bar), side.alpha)
+    return Queries(users, side.archetype, to_query, batch)

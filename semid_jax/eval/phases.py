@@ -60,7 +60,7 @@ def trace_decoding(
         return jnp.where(valid, score_gathered(query, *codes), -jnp.inf)
 
     best = jax.jit(lambda scores, items: top_k_ties(scores, items, decode.k))
-    batch = [jnp.asarray(a) for a in (side.coarse, side.fine, side.history > 0, side.archetype)]
+    batch = [jnp.asarray(a) for a in (side.coarse, side.fine, side.history, side.archetype)]
     return trace_phases(
         [
             ("trunk", lambda r: user_query(generator, params, index.tables, *batch)),

@@ -44,12 +44,13 @@ def read_side(
     flat = interactions.offsets[users] + split_end(interactions, split)[users]
     config = tokenizer.module.config
     fired_flat = tokenizer.fired(config.window, positions_of(interactions))[flat]
-    side = make_read_side(
-        users, history, targets, tokenizer.archetype[flat], tokenizer.coarse, tokenizer.fine
-    )
+    readings = tokenizer.readings
+    alpha = np.where(fired_flat[:, None], readings.alpha_short[flat], readings.alpha[flat])
+    codes = tokenizer.coarse, tokenizer.fine
+    side = make_read_side(users, history, targets, tokenizer.archetype[flat], alpha, *codes)
     place = np.searchsorted(users, side.users)  # users ascend
     fired = fired_flat[place]
-    long = tokenizer.readings.archetype[flat][place]
+    long = readings.archetype[flat][place]
     column = long[:, None]
     before = dataclasses.replace(
         side,

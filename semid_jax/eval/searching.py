@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from semid_jax.decode.exact import exact_rank
 from semid_jax.decode.index import Index
+from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.eval.ranking import named, ranking_metrics, target_ranks
-from semid_jax.eval.users import BATCH, Lists, Users, pad_rows
+from semid_jax.eval.users import BATCH, Lists, Users, mean_metrics, pad_rows
 
 Search = Callable[[Query], Retrieved]
 
@@ -25,31 +26,31 @@ class Queries:
 
     def __init__(
         self,
-        states: np.ndarray,
+        states: Any,
         archetype: np.ndarray,
-        to_query: Callable[[np.ndarray, np.ndarray], Query],
+        to_query: Callable[[Any, np.ndarray], Query],
         batch: int = BATCH,
     ) -> None:
         """Keeps them.
 
         Args:
-          states: float32[U, F], of `encode_users`.
+          states: float32[U, F], of `encode_users`, or a tree of such arrays.
           archetype: int32[U].
-          to_query: (states float32[B, F], archetype int32[B]) to a query.
+          to_query: (states of B users, archetype int32[B]) to a query.
           batch: B.
         """
         self._states, self._archetype, self._to_query = states, archetype, to_query
-        self._batch = min(batch, max(len(states), 1))
+        self._batch = min(batch, max(len(archetype), 1))
 
     def __len__(self) -> int:
-        return -(-len(self._states) // self._batch)
+        return -(-len(self._archetype) // self._batch)
 
     def __iter__(self) -> Iterator[tuple[Query, slice, int]]:
         """Yields (Query, slice of the users, number of real rows)."""
-        users = len(self._states)
+        users = len(self._archetype)
         for at in range(0, users, self._batch):
             rows = slice(at, min(at + self._batch, users))
-            states = pad_rows(self._states[rows], self._batch)
+            states = jax.tree.map(lambda a, r=rows: pad_rows(a[r], self._batch), self._states)
             archetype = pad_rows(self._archetype[rows], self._batch)
             yield self._to_query(states, archetype), rows, rows.stop - rows.start
 
@@ -76,6 +77,31 @@ def exact_ranks(
         first, second = exact_rank(index, query, pad_rows(side.targets[rows], size), exclude)
         ranks[rows], without[rows] = np.asarray(first)[:n], np.asarray(second)[:n]
     return ranks, without
+
+
+def rescored_ranks(
+    queries: Queries, search: Search, dense: DenseItems, side: Users, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of the targets in lists of k under S2, and in the lists that S1 had before.
+
+    Args:
+      queries: of the users, with their dense part.
+      search: under S1, returning the R items that are ranked again.
+      dense: the catalogue's side of the dense term.
+      side: the users.
+      k: items of a list.
+
+    Returns:
+      int32[U] both, 0 where the target is not in the list.
+    """
+    ranks, before = np.zeros(len(side), np.int32), np.zeros(len(side), np.int32)
+    for query, rows, n in queries:
+        found = search(query)
+        again = rescore(dense, query.dense, found, k)
+        targets = side.targets[rows]
+        ranks[rows] = target_ranks(np.asarray(again.items)[:n], targets)
+        before[rows] = target_ranks(np.asarray(found.items)[:n, :k], targets)
+    return ranks, before
 
 
 def run_search(queries: Queries, search: Search, name: str) -> Lists:
@@ -112,8 +138,8 @@ def compare_searches(
     queries: Queries,
     searches: Mapping[str, Search | None],
     side: Users,
-    best: float,
     n_items: int,
+    group: str = "retrieval",
 ) -> tuple[dict[str, Lists], dict[str, Any]]:
     """Runs searches of one score side by side.
 
@@ -121,20 +147,21 @@ def compare_searches(
       queries: of the users.
       searches: name -> search, "exact" among them; None for one that is not installed.
       side: the users.
-      best: NDCG@10 of the exact search.
       n_items: N.
+      group: of metrics.
 
     Returns:
-      name -> lists, and a group "retrieval.<name>" of metrics each.
+      name -> lists, and a group "<group>.<name>" of metrics each.
     """
     lists: dict[str, Lists] = {}
     metrics: dict[str, Any] = {}
     for name, search in searches.items():
         if search is None:
-            metrics[f"retrieval.{name}.note"] = f"{name} is not installed"
+            metrics[f"{group}.{name}.note"] = f"{name} is not installed"
             print(f"evaluate: {name} is not installed, its row is missing (pip install {name})")
             continue
         lists[name] = run_search(queries, search, f"search {name}")
+    best = _ndcg(lists["exact"], side)
     for name, found in lists.items():
         per_user = ranking_metrics(target_ranks(found.items, side.targets))
         row: dict[str, Any] = {k: float(v.mean()) for k, v in per_user.items()}
@@ -144,8 +171,13 @@ def compare_searches(
             "scored_fraction": float(found.scored.mean()) / n_items,
             "ms_per_user": found.ms_per_user,
         }
-        metrics |= named(f"retrieval.{name}", row)
+        metrics |= named(f"{group}.{name}", row)
     return lists, metrics
+
+
+def _ndcg(lists: Lists, side: Users) -> float:
+    """NDCG@10."""
+    return mean_metrics(target_ranks(lists.items, side.targets))["ndcg@10"]
 
 
 def overlap(found: np.ndarray, exact: np.ndarray) -> float:

@@ -41,6 +41,36 @@ def fuse(e: jax.Array, mask: jax.Array, alpha: jax.Array, gate: jax.Array) -> ja
     return (1.0 + gate) * jnp.einsum("...m,...md->...d", weights, e)
 
 
+@struct.dataclass
+class ItemViews:
+    """What it takes to see any item as any archetype does.
+
+    Attributes:
+      e: float32[N + 1, M, D], encoded items.
+      mask: bool[N + 1, M].
+      archetypes: A prototypes.
+    """
+
+    e: jax.Array
+    mask: jax.Array
+    archetypes: Archetypes
+
+
+def see(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
+    """z of items under archetypes.
+
+    Args:
+      views: of the catalogue.
+      archetype: int32[...], broadcast against items.
+      items: int32[...].
+
+    Returns:
+      float32[..., D].
+    """
+    of = views.archetypes
+    return fuse(views.e[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
+
+
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:
     """The space in which archetypes are clustered: weights first, interest second.
 

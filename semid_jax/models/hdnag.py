@@ -7,6 +7,13 @@ Design part 5. An item with semantic ID (c, f_1 .. f_L) scores
 an inner product of the query [w W s ; h_1 / tau_1 .. h_L / tau_L ; 1] with the item vector
 [e_c ; E[1, f_1] .. E[L, f_L] ; b_i]. Everything that follows a trunk state is a pure function of
 the parameters; only the trunk and the input projection are layers.
+
+S2 adds a dense term for the best items under S1,
+
+    S2(s, i) = S1(s, i) + <s, y_i>,   y_i = V z_i + u_i ,
+
+z_i being the item as PMAT fuses it for the user and u_i, if asked for, a free vector per item,
+which then also enters the trunk, so that S2 contains SASRec.
 """
 
 from __future__ import annotations
@@ -20,6 +27,9 @@ from flax import struct
 
 from semid_jax.models.encoders import unit
 from semid_jax.models.trunk import Trunk
+from semid_jax.types import InputError
+
+DENSE = ("none", "content", "free")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +44,7 @@ class GeneratorConfig:
       condition_rank: rank of the additive condition r.
       dropout: on the input, the attention weights and the residual branches.
       temperature: start of tau.
+      dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
     """
 
     width: int = 128
@@ -43,6 +54,7 @@ class GeneratorConfig:
     condition_rank: int = 16
     dropout: float = 0.2
     temperature: float = 0.2
+    dense: str = "none"
 
 
 @struct.dataclass
@@ -61,17 +73,31 @@ class CodeTables:
 
 
 class Generator(nn.Module):
-    """Trunk, input projection, heads and code embeddings."""
+    """Trunk, input projection, heads and code embeddings.
+
+    Attributes:
+      config: sizes.
+      cells: C.
+      digits: L.
+      codewords: K.
+      max_length: T.
+      n_items: N; only the free vectors ask for it.
+      content: width of z; only the dense term asks for it.
+    """
 
     config: GeneratorConfig
     cells: int
     digits: int
     codewords: int
     max_length: int
+    n_items: int = 0
+    content: int = 0
 
     def setup(self) -> None:
         """Creates the parameters."""
         c = self.config
+        if c.dense not in DENSE:
+            raise InputError(f"model.dense: {c.dense!r} is not one of {', '.join(DENSE)}")
         normal = nn.initializers.normal
         self.trunk = Trunk(c.width, c.layers, c.heads, self.max_length, c.dropout)
         self.item_in = nn.Dense(c.width, name="item_in")
@@ -91,6 +117,22 @@ class Generator(nn.Module):
         self.log_temperature = self.param(
             "log_temperature", nn.initializers.constant(jnp.log(c.temperature)), (self.digits,)
         )
+        if self.has_dense:
+            self.dense_in = self.param(
+                "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
+            )
+        if self.has_free:
+            self.free = self.param("free", normal(0.02), (self.n_items + 1, c.width))
+
+    @property
+    def has_dense(self) -> bool:
+        """Whether there is an S2."""
+        return self.config.dense != "none"
+
+    @property
+    def has_free(self) -> bool:
+        """Whether items have free vectors."""
+        return self.config.dense == "free"
 
     def tables(self) -> CodeTables:
         """The code embeddings as every score uses them."""
@@ -102,14 +144,14 @@ class Generator(nn.Module):
         )
 
     def states(
-        self, coarse: jax.Array, fine: jax.Array, mask: jax.Array, seeds: jax.Array | None = None
+        self, coarse: jax.Array, fine: jax.Array, items: jax.Array, seeds: jax.Array | None = None
     ) -> jax.Array:
         """Reads a history's semantic IDs.
 
         Args:
           coarse: int32[B, T], the read side's coarse codes.
           fine: uint8[B, T, L].
-          mask: bool[B, T], False on right padding.
+          items: int32[B, T], 0 on right padding; what the codes are codes of.
           seeds: uint32[B] for dropout, None in evaluation.
 
         Returns:
@@ -119,8 +161,10 @@ class Generator(nn.Module):
         digit = jnp.arange(self.digits)
         codes = tables.fine[digit, fine.astype(jnp.int32)]
         parts = [tables.coarse[coarse], codes.reshape(*fine.shape[:-1], -1)]
-        x = self.item_in(jnp.concatenate(parts, axis=-1)) * mask[..., None]
-        return self.trunk(x, seeds)
+        x = self.item_in(jnp.concatenate(parts, axis=-1))
+        if self.has_free:
+            x = x + self.config.width**0.5 * self.free[items]
+        return self.trunk(x * (items > 0)[..., None], seeds)
 
     def coarse_query(self, states: jax.Array) -> jax.Array:
         """W s: float32[..., D] to float32[..., D]."""
@@ -131,16 +175,23 @@ class Generator(nn.Module):
         h = self.fine_head(states).reshape(*states.shape[:-1], self.digits, -1)
         return unit(h) * jnp.exp(-self.log_temperature)[:, None]
 
+    def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
+        """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
+        y = z @ self.dense_in
+        return y + self.free[items] if self.has_free else y
+
     def __call__(
-        self, coarse: jax.Array, fine: jax.Array, mask: jax.Array, seeds: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array, CodeTables]:
-        """States' queries and the tables they meet.
+        self, coarse: jax.Array, fine: jax.Array, items: jax.Array, seeds: jax.Array | None = None
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, CodeTables]:
+        """States, their queries and the tables these meet.
 
         Returns:
-          (W s float32[B, T, D], h / tau float32[B, T, L, d], w float32[], tables).
+          (s float32[B, T, D], W s float32[B, T, D], h / tau float32[B, T, L, d], w float32[],
+          tables).
         """
-        states = self.states(coarse, fine, mask, seeds)
-        return self.coarse_query(states), self.fine_query(states), self.coarse_weight, self.tables()
+        states = self.states(coarse, fine, items, seeds)
+        queries = self.coarse_query(states), self.fine_query(states)
+        return states, *queries, self.coarse_weight, self.tables()
 
 
 def query_vector(coarse_query: jax.Array, fine_query: jax.Array, weight: jax.Array) -> jax.Array:

@@ -22,6 +22,7 @@ class LossConfig:
       coarse: cross-entropy of the coarse code.
       fine: mean cross-entropy of the fine digits given the true cell.
       item: item-level cross-entropy on S1.
+      dense: item-level cross-entropy on S1 and the dense term, where the model has one.
       alignment: hierarchical alignment of the coarse head to the item softmax.
       validity: takes probability from codes that no item has.
       candidates: items sampled for the item-level loss; all items where there are no more.
@@ -33,6 +34,7 @@ class LossConfig:
     coarse: float = 0.2
     fine: float = 0.2
     item: float = 1.0
+    dense: float = 1.0
     alignment: float = 0.5
     validity: float = 0.05
     candidates: int = 1024
@@ -103,7 +105,7 @@ def fine_loss(
 def item_scores(
     query: jax.Array, target_vectors: jax.Array, candidate_vectors: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """S1 of the true item and of shared candidates.
+    """Inner products with the true item and with shared candidates, S1 or the dense term.
 
     Args:
       query: float32[G, n, F], queries by group.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ from semid_jax.checkpoint import tree_hash
 from semid_jax.data.sequences import log_proposal, popularity
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
 from semid_jax.decode.score import Tables
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate
-from semid_jax.eval.model import ReadSide, hdnag_queries, with_model
+from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.searching import exact_ranks
+from semid_jax.eval.searching import exact_ranks, rescored_ranks
 from semid_jax.eval.users import mean_metrics
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
@@ -126,26 +128,37 @@ def train_stage(
         book.digits,
         book.codewords,
         settings.max_length,
+        raw.interactions.n_items,
+        tokenizer.points.shape[-1],
     )
     batches = make_batches(config, raw.interactions, tokenizer.archetype)
-    blank = jnp.zeros((1, 2), jnp.int32)
-    digits = jnp.zeros((1, 2, book.digits), jnp.uint8)
-    params = generator.init(jax.random.key(config.seed), blank, digits, blank > 0)
-    params = start_codes(params, book, config.seed)
+    params = start_codes(initialise(generator, config.seed), book, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
     empty = empty_index(tokenizer, config.model)
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
     def validate(params: Any) -> dict[str, float]:
         index = with_model(empty, generator, params)
-        queries = hdnag_queries(generator, params, index, side, shows_bar=False)
-        ranks, _ = exact_ranks(queries, index, side)
-        return mean_metrics(ranks)
+        queries = hdnag_queries(generator, params, index, side, codes.views, shows_bar=False)
+        if not generator.has_dense:
+            return mean_metrics(exact_ranks(queries, index, side)[0])
+        exact = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
+        dense = dense_items(generator, params, codes.views)
+        ranks, under_s1 = rescored_ranks(queries, exact, dense, side, decode.k)
+        return mean_metrics(ranks) | {"s1_ndcg@10": mean_metrics(under_s1)["ndcg@10"]}
 
     objective = hdnag_losses(generator, losses, settings.group, config.seed)
     best, progress = fit(config, workdir, batches, params, objective, codes, validate)
     return generator, best, progress
+
+
+def initialise(generator: Generator, seed: int) -> Any:
+    """The generator's parameters before training."""
+    blank = jnp.zeros((1, 2), jnp.int32)
+    digits = jnp.zeros((1, 2, generator.digits), jnp.uint8)
+    return generator.init(jax.random.key(seed), blank, digits, blank)
 
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
@@ -154,6 +167,7 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
         jnp.asarray(log_proposal(counts)),
+        tokenizer.views,
     )
 
 

@@ -26,7 +26,7 @@ _SHOWN_ITEMS = 8
 CAPTIONS: Mapping[str, str] = {
     "training": "Training: losses, and accuracy on validation; the larger dot is the best.",
     "comparison": "Accuracy on the test items: the model in blue beside the baselines.",
-    "retrieval": "Accuracy of the searches, all under the same score S1.",
+    "retrieval": "Accuracy of the searches: S1, and S2 where it says dense.",
     "alpha": "How much users care for each modality, and the archetypes that stand for them.",
     "list_sizes": "Items per coarse cell; the balance allows at most twice the mean.",
 }
@@ -34,6 +34,7 @@ _WIDE = ("training",)
 
 # Groups of metrics.json: heading, one sentence; groups not named here follow under their own name.
 GROUPS: Mapping[str, tuple[str, str]] = {
+    "test_s1": ("S1 alone, test", "Before the dense term ranks again."),
     "pmat": ("Personal weights (PMAT)", "What was learned about users, and how often IDs moved."),
     "sid": ("Semantic IDs", "How well the codes describe and tell apart the items."),
     "search": ("Search", "What the search costs in accuracy against exact S1, and what it scores."),
@@ -46,7 +47,7 @@ GROUPS: Mapping[str, tuple[str, str]] = {
 }
 _OWN_SECTIONS = (
     "test", "validation", "test_without_history", "baselines", "baselines_without_history",
-    "retrieval",
+    "retrieval", "retrieval_s2",
 )  # fmt: skip
 
 
@@ -123,8 +124,12 @@ def model_name(metrics: Mapping[str, Any]) -> str:
 
 
 def retrieval_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Rows of the table of searches, from the group "retrieval", in its order."""
-    return [{"search": name, **row} for name, row in metrics.get("retrieval", {}).items()]
+    """Rows of the table of searches, from the groups "retrieval" and "retrieval_s2"."""
+    return [
+        {"search": name + then, **row}
+        for group, then in (("retrieval", ""), ("retrieval_s2", " + dense"))
+        for name, row in metrics.get(group, {}).items()
+    ]
 
 
 RETRIEVAL_COLUMNS = (
@@ -198,7 +203,8 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
     table = html_table(rows, shown_columns(RETRIEVAL_COLUMNS, rows))
     return (
         "<h2>One score, several searches</h2>"
-        '<p class="soft">All rank by S1; they differ in how many items they look at.</p>'
+        '<p class="soft">All rank by S1; they differ in how many items they look at. "+ dense": '
+        "the best under S1 are ranked again by S2, and compared with exact + dense.</p>"
         f'<div class="card">{table}</div>'
     )
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from semid_jax.models.fusion import ItemViews, see
 from semid_jax.models.hdnag import Generator, item_vector, query_vector
 from semid_jax.models.hdnag_losses import (
     LossConfig,
@@ -32,11 +33,13 @@ class Codes:
       coarse: int32[A, N + 1].
       fine: uint8[A, N + 1, L].
       log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
+      views: items as the archetypes see them; only the dense term asks for them.
     """
 
     coarse: jax.Array
     fine: jax.Array
     log_proposal: jax.Array
+    views: ItemViews
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
@@ -89,8 +92,8 @@ def group_losses(
     G = B // group
     column = archetype[:, None]
     seeds = dropout_seeds(batch, seed, step)
-    coarse_query, fine_query, weight, tables = generator.apply(
-        params, codes.coarse[column, inputs], codes.fine[column, inputs], inputs > 0, seeds
+    states, coarse_query, fine_query, weight, tables = generator.apply(
+        params, codes.coarse[column, inputs], codes.fine[column, inputs], inputs, seeds
     )
 
     def by_group(a: jax.Array) -> jax.Array:
@@ -116,6 +119,14 @@ def group_losses(
     hit = by_group(targets)[..., None] == items
     scores = jnp.where(hit, -1e9, scores - log_count)
     item_sum, log_total = item_loss(target_score, scores, bears)
+    dense = {}
+    if generator.has_dense:
+        own, others = item_scores(
+            by_group(states),
+            by_group(dense_vectors(generator, params, codes.views, column, targets)),
+            dense_vectors(generator, params, codes.views, rows[:, None], items),
+        )
+        dense["dense_loss"] = item_loss(target_score + own, scores + others, bears)[0]
     digits = sample_digits(digit_key, target_fine.shape[-1], config.fine_digits)
     fakes = fake_codes(fake_key, candidate_coarse, candidate_fine, config.fakes)
     return {
@@ -129,7 +140,17 @@ def group_losses(
             coarse_logits, target_score, scores, log_total, cell, candidate_coarse, bears
         ),
         "validity_loss": validity_loss(query, item_vector(tables, *fakes), log_total, bears),
+        **dense,
     }
+
+
+def dense_vectors(
+    generator: Generator, params: Any, views: ItemViews, archetype: jax.Array, items: jax.Array
+) -> jax.Array:
+    """y of items as archetypes see them: int32[..., 1] and int32[..., n] to float32[..., n, D]."""
+    z = see(views, archetype, items)
+    y: jax.Array = generator.apply(params, z, items, method=Generator.dense_vectors)
+    return y
 
 
 def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int) -> Losses:
@@ -148,4 +169,6 @@ def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int
         "alignment_loss": config.alignment,
         "validity_loss": config.validity,
     }
+    if generator.has_dense:
+        weights["dense_loss"] = config.dense
     return Losses(functools.partial(group_losses, generator, config, group, seed), weights)

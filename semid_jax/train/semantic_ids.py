@@ -10,7 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.data.sequences import popularity, split_end, train_items
-from semid_jax.models.fusion import Archetypes, assign_archetype, fuse, user_features
+from semid_jax.models.fusion import (
+    Archetypes,
+    ItemViews,
+    assign_archetype,
+    fuse,
+    user_features,
+)
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
@@ -61,6 +67,11 @@ class Tokenizer:
     drift: np.ndarray
     threshold: np.ndarray
     archetype: np.ndarray
+
+    @property
+    def views(self) -> ItemViews:
+        """What it takes to see any item as any archetype does."""
+        return ItemViews(self.frozen.e, self.frozen.mask, self.archetypes)
 
     def fired(self, window: int, position: np.ndarray) -> np.ndarray:
         """bool[nnz], where drift stands above its threshold."""

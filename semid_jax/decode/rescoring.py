@@ -1,0 +1,76 @@
+"""S2: the best items under S1 ranked again with the dense term (design, part 5).
+
+    S2(s, i) = S1(s, i) + <s, V z_i + u_i>,   z_i = (1 + g) * sum_m alpha~[i, m] e[i, m] .
+
+z depends on the user's own weights, so no table of item vectors is kept; as z is linear in e, the
+term is sum_m alpha~[i, m] <(1 + g) * V^T s, e[i, m]> + <s, u_i>, and only the R items that S1 has
+found are looked up.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.score import PRECISION, DenseQuery
+from semid_jax.decode.topk import top_k_ties
+
+
+@struct.dataclass
+class DenseItems:
+    """The catalogue's side of the dense term.
+
+    Attributes:
+      e: float32[N + 1, M, D_z], encoded items.
+      mask: bool[N + 1, M].
+      free: float32[N + 1, D], u; None without.
+    """
+
+    e: jax.Array
+    mask: jax.Array
+    free: jax.Array | None
+
+
+def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.Array:
+    """The dense term of items found for each user.
+
+    Args:
+      items: the catalogue.
+      query: B users.
+      found: int32[B, R].
+
+    Returns:
+      float32[B, R].
+    """
+    weights = query.alpha[:, None] * items.mask[found]
+    weights = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-6)
+    z = jnp.einsum("brm,brmd->brd", weights, items.e[found])
+    scores = jnp.einsum("brd,bd->br", z, query.content, precision=PRECISION)
+    if items.free is not None:
+        free = items.free[found]
+        scores = scores + jnp.einsum("brd,bd->br", free, query.state, precision=PRECISION)
+    return scores
+
+
+@functools.partial(jax.jit, static_argnames=("k",))
+def rescore(items: DenseItems, query: DenseQuery | None, found: Retrieved, k: int) -> Retrieved:
+    """Ranks what a search under S1 has found by S2.
+
+    Args:
+      items: the catalogue.
+      query: of the same users; None, of a model without a dense term, is refused.
+      found: R items per user.
+      k: items returned, at most R.
+
+    Returns:
+      items, S2 and the number of entries that were scored under S1.
+    """
+    if query is None:
+        raise ValueError("a query without a dense part cannot be rescored")
+    scores = found.scores + dense_scores(items, query, found.items)
+    best, scores = top_k_ties(scores, found.items, k)
+    return Retrieved(best, scores, found.scored)
