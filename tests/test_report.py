@@ -391,6 +391,20 @@ def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, caps
     assert page.read_text() == text
 
 
+def test_baselines_without_training_are_not_averaged_over_different_features(tmp_path):
+    for model, seed, text in (("rpg", 0, 0.04), ("sasrec", 0, 0.03), ("sasrec", 1, 0.03)):
+        made = json.loads(record(tmp_path, model, seed).read_text())
+        values = {"text_knn": text, "item_knn": 0.02}
+        made["metrics"]["baselines"] = {
+            name: dict.fromkeys(readme.METRICS, value) for name, value in values.items()
+        }
+        write_record(tmp_path, Record(**made))
+    rows = [line.split(" | ")[:2] for line in readme.results_markdown(tmp_path).splitlines()]
+    assert ["| item_knn", "0.0200"] in rows
+    assert ["| text_knn, beside rpg", "0.0400"] in rows
+    assert ["| text_knn, beside sasrec", "0.0300"] in rows
+
+
 def test_readme_without_markers_is_refused_in_one_line(tmp_path, capsys):
     page = tmp_path / "README.md"
     arguments = ["--readme", str(page), "--results", str(tmp_path)]

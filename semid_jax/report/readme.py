@@ -142,8 +142,7 @@ def _experiment_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], 
         _model_row(model, [record for record in records if record.model == model])
         for model in sorted({record.model for record in records})
     ]
-    own = {row["model"] for row in rows}
-    rows += [row for row in _neighbourhood_rows(records) if row["model"] not in own]
+    rows += _neighbourhood_rows(records)
     rows.sort(key=lambda row: -(row.get("ndcg@10") or 0.0))
     columns = [
         Column("model"),
@@ -183,12 +182,26 @@ def _model_row(model: str, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The baselines without training that runs of record were compared with."""
-    groups = [record.metrics["baselines"] for record in records if "baselines" in record.metrics]
+    """The baselines without training that runs of record were compared with.
+
+    One row each where all models' runs agree. Features are a setting of the run: where it moves a
+    baseline, each value has a row that says beside which models it was measured.
+    """
+    scores: dict[str, dict[str, list[Mapping[str, float]]]] = {}  # baseline -> model -> groups
+    own = {record.model for record in records}
+    for record in records:
+        for name, group in record.metrics.get("baselines", {}).items():
+            if name in own:
+                continue
+            scores.setdefault(name, {}).setdefault(record.model, []).append(group)
     rows = []
-    for name in sorted({name for group in groups for name in group}):
-        found = [group[name] for group in groups if name in group]
-        rows.append({"model": name, **{m: mean(row[m] for row in found) for m in METRICS}})
+    for name, of_models in sorted(scores.items()):
+        beside: dict[tuple[float, ...], list[str]] = {}
+        for model, groups in sorted(of_models.items()):
+            beside.setdefault(tuple(mean(g[m] for g in groups) for m in METRICS), []).append(model)
+        for values, models in beside.items():
+            where = f", beside {', '.join(models)}" if len(beside) > 1 else ""
+            rows.append({"model": name + where, **dict(zip(METRICS, values, strict=True))})
     return rows
 
 
