@@ -1,0 +1,139 @@
+"""Runs of record, and README's tables made from them."""
+
+import json
+
+import pytest
+
+from semid_jax.report import keep, readme
+from semid_jax.report.metrics import write_metrics
+from semid_jax.report.records import Record, load_records, load_speed, record_of, write_record
+from semid_jax.types import InputError
+
+
+def record(results, model="hdnag", seed=0, ndcg=0.1, dataset="amazon_2014/Beauty"):
+    made = Record(
+        experiment="baselines",
+        model=model,
+        dataset=dataset,
+        seed=seed,
+        command="python -m semid_jax.launch",
+        revision="abc",
+        versions={"jax": "0"},
+        machine="2 cores",
+        seconds=120.0,
+        parameters=1_000,
+        metrics={"test.ndcg@10": ndcg, "test.recall@10": 2 * ndcg},
+    )
+    return write_record(results, made)
+
+
+def test_records_have_the_names_and_fields_of_the_design(tmp_path):
+    path = record(tmp_path, "hdnag/no_gate", 3)
+    assert path == tmp_path / "baselines" / "amazon_2014_Beauty-hdnag_no_gate-3.json"
+    found = json.loads(path.read_text())
+    assert list(found) == [
+        "experiment", "model", "dataset", "seed", "command", "revision", "versions", "machine",
+        "seconds", "parameters", "metrics",
+    ]  # fmt: skip
+    assert found["metrics"] == {"test": {"ndcg@10": 0.1, "recall@10": 0.2}}
+    assert found["model"] == "hdnag/no_gate"
+    assert found["dataset"] == "amazon_2014/Beauty"
+    assert "jax" in found["versions"]
+    assert [r.seed for r in load_records(tmp_path)] == [3]
+    with pytest.raises(InputError, match="model 'hdnga': a record's model is one of hdnag, sasrec"):
+        record(tmp_path, "hdnga")
+
+
+def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
+    workdir = tmp_path / "run"
+    (workdir / "results").mkdir(parents=True)
+    config = {"data": {"name": "amazon_2014", "category": "Beauty"}}
+    made = {"command": "c", "revision": "r", "versions": {}, "machine": "m", "config": config}
+    (workdir / "config.json").write_text(json.dumps(made))
+    with pytest.raises(InputError, match="no readable metrics"):
+        record_of(workdir, "road", "hdnag")
+    flat = {"test.ndcg@10": 0.2, "run.seed": 3, "run.seconds": 9.5, "run.parameters": 7}
+    write_metrics(workdir / "results" / "metrics.json", flat)
+    arguments = [str(workdir), "--experiment=road", f"--results={tmp_path / 'kept'}"]
+    assert keep.main(arguments) == 0
+    (kept,) = load_records(tmp_path / "kept")
+    assert (kept.dataset, kept.seed, kept.seconds, kept.parameters) == (
+        "amazon_2014/Beauty", 3, 9.5, 7,
+    )  # fmt: skip
+    assert kept.metrics["test"] == {"ndcg@10": 0.2}
+    write_metrics(workdir / "results" / "metrics.json", {"test.ndcg@10": 0.2})
+    assert keep.main(arguments) == 2
+
+
+def test_records_that_are_none_are_named(tmp_path):
+    path = record(tmp_path)
+    found = json.loads(path.read_text())
+    del found["seconds"]
+    path.write_text(json.dumps(found))
+    with pytest.raises(InputError, match=r"hdnag-0\.json: the record lacks seconds"):
+        load_records(tmp_path)
+    path.write_text(json.dumps({**found, "seconds": 1, "extra": 2}))
+    with pytest.raises(InputError, match="the record has unknown extra"):
+        load_records(tmp_path)
+    path.write_text("{")
+    with pytest.raises(InputError, match="not readable as JSON"):
+        load_records(tmp_path)
+
+
+def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, capsys):
+    results, page = tmp_path / "results", tmp_path / "README.md"
+    record(results, "popularity", 0, 0.01)
+    for seed, ndcg in enumerate((0.10, 0.12)):
+        record(results, "hdnag", seed, ndcg)
+    (results / "decode_speed").mkdir()
+    (results / "decode_speed" / "laptop.json").write_text(
+        json.dumps({"machine": "laptop", "rows": [{"decoder": "exact", "p50_ms": 1.234}]})
+    )
+    assert load_speed(results)[0]["machine"] == "laptop"
+    page.write_text(f"# Title\n\n{readme.BEGIN}\nold\n{readme.END}\n\nThe end.\n")
+    arguments = ["--readme", str(page), "--results", str(results)]
+
+    assert readme.main([*arguments, "--check"]) == 1
+    assert "run python -m semid_jax.report.readme" in capsys.readouterr().err
+    assert "old" in page.read_text()
+    assert readme.main(arguments) == 0
+    text = page.read_text()
+    assert text.startswith("# Title\n")
+    assert text.endswith("\n\nThe end.\n")
+    assert "old" not in text
+    assert "| hdnag | **0.1100** | **0.2200** | 0.0141 | 2 | 1,000 | 2.0 |" in text
+    assert text.index("| hdnag |") < text.index("| popularity |")
+    assert "| exact | 1.23 |" in text
+    assert readme.main([*arguments, "--check"]) == 0
+    assert readme.main(arguments) == 0
+    assert page.read_text() == text
+
+
+def test_baselines_without_training_are_not_averaged_over_different_features(tmp_path):
+    for model, seed, text in (("rpg", 0, 0.04), ("sasrec", 0, 0.03), ("sasrec", 1, 0.03)):
+        made = json.loads(record(tmp_path, model, seed).read_text())
+        values = {"text_knn": text, "item_knn": 0.02}
+        made["metrics"]["baselines"] = {
+            name: dict.fromkeys(readme.METRICS, value) for name, value in values.items()
+        }
+        write_record(tmp_path, Record(**made))
+    rows = [line.split(" | ")[:2] for line in readme.results_markdown(tmp_path).splitlines()]
+    assert ["| item_knn", "0.0200"] in rows
+    assert ["| text_knn, beside rpg", "0.0400"] in rows
+    assert ["| text_knn, beside sasrec", "0.0300"] in rows
+
+
+def test_readme_without_markers_is_refused_in_one_line(tmp_path, capsys):
+    page = tmp_path / "README.md"
+    arguments = ["--readme", str(page), "--results", str(tmp_path)]
+    assert readme.main(arguments) == 2
+    assert "no such file" in capsys.readouterr().err
+    page.write_text(f"{readme.BEGIN}\n")
+    assert readme.main(arguments) == 2
+    assert capsys.readouterr().err.startswith(f"error: {page}: needs the lines {readme.BEGIN}")
+    page.write_text(f"{readme.END}\n{readme.BEGIN}\n")
+    assert readme.main(arguments) == 2
+    assert "stands before" in capsys.readouterr().err
+    page.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    assert readme.main(arguments) == 0
+    assert "No runs of record yet." in page.read_text()
