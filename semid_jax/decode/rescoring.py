@@ -18,6 +18,7 @@ from flax import struct
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, DenseQuery
 from semid_jax.decode.topk import top_k_ties
+from semid_jax.models.fusion import shares
 
 
 @struct.dataclass
@@ -46,10 +47,8 @@ def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.
     Returns:
       float32[B, R].
     """
-    weights = query.alpha[:, None] * items.mask[found]
-    weights = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-6)
-    z = jnp.einsum("brm,brmd->brd", weights, items.e[found])
-    scores = jnp.einsum("brd,bd->br", z, query.content, precision=PRECISION)
+    by_modality = jnp.einsum("brmd,bd->brm", items.e[found], query.content, precision=PRECISION)
+    scores = jnp.sum(shares(query.alpha[:, None], items.mask[found]) * by_modality, axis=-1)
     if items.free is not None:
         free = items.free[found]
         scores = scores + jnp.einsum("brd,bd->br", free, query.state, precision=PRECISION)

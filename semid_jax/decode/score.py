@@ -37,7 +37,7 @@ class DenseQuery:
 
     Attributes:
       state: float32[B, D], s.
-      content: float32[B, D_z], (1 + g) * V s.
+      content: float32[B, D_z], (1 + g) * V^T s.
       alpha: float32[B, M], the user's weights.
     """
 

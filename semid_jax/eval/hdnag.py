@@ -76,23 +76,31 @@ def rescoring(
     return {name: search and functools.partial(again, search) for name, search in searches.items()}
 
 
-def validation_metrics(
+def validation_ranks(
     queries: Queries,
     index: Index,
     side: Users,
     dense: DenseItems | None,
     config: DecodeConfig,
-) -> dict[str, Any]:
-    """Accuracy under exact search: of S1, or, where there is a dense term, of S2 and of S1."""
-    s1, _ = exact_ranks(queries, index, side)
+) -> dict[str, np.ndarray]:
+    """Ranks of the targets under exact search.
+
+    Args:
+      queries: of the users.
+      index: with the model's tables.
+      side: the users.
+      dense: the catalogue's side of the dense term; None where S1 is all there is.
+      config: searches.
+
+    Returns:
+      "validation": int32[U] under the model's whole score; where that is S2, lists of k, and
+      "validation_s1", the same under S1.
+    """
     if dense is None:
-        return named("validation", summary(ranking_metrics(s1)))
+        return {"validation": exact_ranks(queries, index, side)[0]}
     exact = functools.partial(retrieve_exact, index, k=config.rescored, chunk=config.chunk)
-    s2, _ = rescored_ranks(queries, exact, dense, side, config.k)
-    return {
-        **named("validation", summary(ranking_metrics(s2))),
-        **named("validation_s1", summary(ranking_metrics(s1))),
-    }
+    s2, s1 = rescored_ranks(queries, exact, dense, side, config.k)
+    return {"validation": s2, "validation_s1": s1}
 
 
 def evaluate(
@@ -120,10 +128,12 @@ def evaluate(
       scann_directory: where ScaNN's files go.
     """
     interactions, views = raw.interactions, tokenizer.views
-    dense = dense_items(generator, params, views) if generator.has_dense else None
+    dense = dense_items(generator, params, views)
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
     queries = hdnag_queries(generator, params, index, validation, views)
-    metrics = validation_metrics(queries, index, validation, dense, config)
+    metrics: dict[str, Any] = {}
+    for name, ranks in validation_ranks(queries, index, validation, dense, config).items():
+        metrics |= named(name, summary(ranking_metrics(ranks)))
     weight = params["params"]["coarse_weight"]
     coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
     metrics |= named("validation_search", coarse)

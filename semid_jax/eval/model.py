@@ -82,8 +82,10 @@ def with_model(index: Index, generator: Generator, params: Any) -> Index:
     return dataclasses.replace(index, tables=found, entry_bias=bias)
 
 
-def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseItems:
-    """The catalogue's side of the dense term under a model's parameters."""
+def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseItems | None:
+    """The catalogue's side of the dense term under a model's parameters; None without one."""
+    if not generator.has_dense:
+        return None
     free = params["params"]["free"] if generator.has_free else None
     return DenseItems(views.e, views.mask, free)
 
@@ -147,7 +149,7 @@ def dense_query(
     """What users ask of the dense term: their own weights, the gate of their archetype.
 
     Args:
-      kernel: V, float32[D_z, D].
+      kernel: V^T, float32[D_z, D].
       archetypes: prototypes.
       state: float32[B, D].
       alpha: float32[B, M].

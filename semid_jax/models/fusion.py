@@ -36,9 +36,21 @@ def fuse(e: jax.Array, mask: jax.Array, alpha: jax.Array, gate: jax.Array) -> ja
     Returns:
       float32[..., D]; zero for an item without any modality.
     """
+    return (1.0 + gate) * jnp.einsum("...m,...md->...d", shares(alpha, mask), e)
+
+
+def shares(alpha: jax.Array, mask: jax.Array) -> jax.Array:
+    """alpha~, alpha over the modalities that an item has.
+
+    Args:
+      alpha: float32[..., M].
+      mask: bool[..., M].
+
+    Returns:
+      float32[..., M], of sum 1; zero for an item without any modality.
+    """
     weights = alpha * mask
-    weights = weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-6)
-    return (1.0 + gate) * jnp.einsum("...m,...md->...d", weights, e)
+    return weights / jnp.maximum(jnp.sum(weights, axis=-1, keepdims=True), 1e-6)
 
 
 @struct.dataclass

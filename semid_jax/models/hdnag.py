@@ -81,8 +81,8 @@ class Generator(nn.Module):
       digits: L.
       codewords: K.
       max_length: T.
-      n_items: N; only the free vectors ask for it.
-      content: width of z; only the dense term asks for it.
+      n_items: N.
+      content: D_z, width of z.
     """
 
     config: GeneratorConfig
@@ -90,8 +90,8 @@ class Generator(nn.Module):
     digits: int
     codewords: int
     max_length: int
-    n_items: int = 0
-    content: int = 0
+    n_items: int
+    content: int
 
     def setup(self) -> None:
         """Creates the parameters."""

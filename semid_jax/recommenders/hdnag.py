@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,13 @@ from semid_jax.checkpoint import tree_hash
 from semid_jax.data.sequences import log_proposal, popularity
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
-from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
 from semid_jax.decode.score import Tables
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
-from semid_jax.eval.hdnag import evaluate
+from semid_jax.eval.hdnag import evaluate, validation_ranks
 from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.searching import exact_ranks, rescored_ranks
 from semid_jax.eval.users import mean_metrics
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
@@ -142,12 +139,12 @@ def train_stage(
     def validate(params: Any) -> dict[str, float]:
         index = with_model(empty, generator, params)
         queries = hdnag_queries(generator, params, index, side, codes.views, shows_bar=False)
-        if not generator.has_dense:
-            return mean_metrics(exact_ranks(queries, index, side)[0])
-        exact = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
         dense = dense_items(generator, params, codes.views)
-        ranks, under_s1 = rescored_ranks(queries, exact, dense, side, decode.k)
-        return mean_metrics(ranks) | {"s1_ndcg@10": mean_metrics(under_s1)["ndcg@10"]}
+        ranks = validation_ranks(queries, index, side, dense, decode)
+        found = mean_metrics(ranks["validation"])
+        if dense is not None:
+            found["s1_ndcg@10"] = mean_metrics(ranks["validation_s1"])["ndcg@10"]
+        return found
 
     objective = hdnag_losses(generator, losses, settings.group, config.seed)
     best, progress = fit(config, workdir, batches, params, objective, codes, validate)
