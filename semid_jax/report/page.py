@@ -202,7 +202,7 @@ def _retrieval(metrics: Mapping[str, Any]) -> str:
         return ""
     table = html_table(rows, shown_columns(RETRIEVAL_COLUMNS, rows))
     return (
-        "<h2>One score, several searches</h2>"
+        "<h2>Several searches of the same model</h2>"
         '<p class="soft">All rank by S1; they differ in how many items they look at. "+ dense": '
         "the best under S1 are ranked again by S2, and compared with exact + dense.</p>"
         f'<div class="card">{table}</div>'

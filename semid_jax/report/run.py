@@ -71,7 +71,7 @@ def report(
     columns = shown_columns([Column("model"), *metric_columns(ACCURACY)], models)
     print(text_table(models, columns))
     if searches:
-        print("\nOne score, several searches")
+        print("\nSeveral searches of the same model")
         print(text_table(searches, shown_columns(RETRIEVAL_COLUMNS, searches)))
     for name in ("alpha_spearman", "alpha_spearman_oracle", "drift_f1", "churn"):
         if f"pmat.{name}" in flat:
