@@ -39,7 +39,8 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
         assert (np.diff(lengths[side.archetype == a]) >= 0).all()
 
     generator = Generator(CONFIG, C, L, K, T, N, Z)
-    params = generator.init(jax.random.key(0), side.coarse[:1], side.fine[:1], side.history[:1])
+    blank = side.coarse[:1], side.fine[:1], np.zeros((1, T, Z)), side.history[:1]
+    params = generator.init(jax.random.key(0), *blank)
     views = ItemViews(
         jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
         jnp.ones((N + 1, 2), bool),
@@ -48,10 +49,9 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     tables = Tables(jnp.zeros((C, 16)), jnp.zeros((L, K, 4)))
     empty = build_index(coarse, fine, np.zeros((A, N + 1), np.float32), tables)
     index = with_model(empty, generator, params)
-    expected = user_query(
-        generator, params, index.tables, side.coarse, side.fine, side.history, side.archetype
-    )
-    _, states = user_vectors(generator, params, side.coarse, side.fine, side.history)
+    of_users = side.coarse, side.fine, side.history, side.archetype
+    expected = user_query(generator, params, views, index.tables, *of_users)
+    _, states = user_vectors(generator, params, views, *of_users)
     content = np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T * 1.1
     for _ in range(2):
         seen = 0
@@ -63,5 +63,6 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
                 )
             np.testing.assert_allclose(query.dense.content[:n], content[rows], atol=1e-4)
             np.testing.assert_array_equal(query.dense.alpha[:n], side.alpha[rows])
+            np.testing.assert_array_equal(query.dense.history[:n], side.history[rows])
             seen += n
         assert seen == U

@@ -15,9 +15,9 @@ from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.fusion import Archetypes, ItemViews
 from semid_jax.models.hdnag import Generator, GeneratorConfig, item_vector, query_vector
-from semid_jax.models.hdnag_losses import LossConfig, fine_loss, sample_digits
+from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
-from semid_jax.train.objective import Codes, hdnag_losses
+from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
 from semid_jax.train.step import TrainState, make_step
 from semid_jax.types import InputError
 
@@ -30,11 +30,15 @@ def world(seed=0, dense="none"):
     coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
     fine = rng.integers(0, K, (A, N + 1, L)).astype(np.uint8)
     generator = Generator(dataclasses.replace(CONFIG, dense=dense), C, L, K, 6, N, Z)
-    blank = jnp.zeros((1, 2), jnp.int32)
-    params = generator.init(jax.random.key(seed), blank, jnp.zeros((1, 2, L), jnp.uint8), blank)
+    params = generator.init(jax.random.key(seed), *blank_inputs())
     # The condition starts at zero; a test of it needs it to be something.
     params["params"]["condition_up"] = jnp.asarray(rng.normal(size=(3, L, 4)), jnp.float32)
     return rng, coarse, fine, generator, params
+
+
+def blank_inputs():
+    blank = jnp.zeros((1, 2), jnp.int32)
+    return blank, jnp.zeros((1, 2, L), jnp.uint8), jnp.zeros((1, 2, Z)), blank
 
 
 def make_views(rng):
@@ -52,22 +56,36 @@ def make_views(rng):
     )
 
 
-def test_s1_is_the_sum_of_the_design():
+def states_of(generator, params, vectors, items):
+    return np.asarray(generator.apply(params, vectors, items > 0, method=Generator.states))
+
+
+def code_vectors(generator, params, coarse, fine):
+    made = generator.apply(params, coarse, fine, method=Generator.code_vectors)
+    return [np.asarray(a) for a in made]
+
+
+def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_one_vector_per_item():
     rng, coarse, fine, generator, params = world()
     history = rng.integers(1, N + 1, (3, 6))
-    _, w_s, h, weight, tables = generator.apply(
-        params, coarse[0][history], fine[0][history], history
-    )
-    found = query_vector(w_s, h, weight) @ item_vector(tables, coarse[0], fine[0]).T
+    read, _ = code_vectors(generator, params, coarse[0][history], fine[0][history])
+    states = states_of(generator, params, read, history)
+    query = generator.apply(params, states, method=Generator.query)
+    tables = generator.apply(params, method=Generator.tables)
+    found = query_vector(query) @ item_vector(tables, coarse[0], fine[0]).T
+    items, bias = code_vectors(generator, params, coarse[0], fine[0])
+    np.testing.assert_allclose(found, states @ items.T + bias, rtol=1e-4, atol=1e-4)
     e, E = np.asarray(tables.coarse), np.asarray(tables.fine)
     p = params["params"]
+    In = np.asarray(p["codes_in"])
     for b, t, i in ((0, 0, 1), (1, 5, 7), (2, 3, 20)):
         c = coarse[0, i]
-        score = float(weight) * np.dot(w_s[b, t], e[c])
+        score = np.dot(In[:16] @ states[b, t], e[c])
         for j in range(L):
             f = fine[0, i, j]
+            h = In[16 + 4 * j : 20 + 4 * j] @ states[b, t]
             G = np.asarray(p["condition_down"] @ p["condition_up"][:, j])
-            score += np.dot(h[b, t, j], E[j, f]) + np.dot(e[c] @ G, E[j, f])
+            score += np.dot(h, E[j, f]) + np.dot(e[c] @ G, E[j, f])
         np.testing.assert_allclose(found[b, t, i], score, rtol=1e-4, atol=1e-4)
 
 
@@ -78,15 +96,27 @@ def test_states_do_not_see_later_items():
     changed[:, 4] = changed[:, 4] % N + 1
 
     def states(items):
-        return np.asarray(
-            generator.apply(
-                params, coarse[0][items], fine[0][items], items, method=Generator.states
-            )
-        )
+        read, _ = code_vectors(generator, params, coarse[0][items], fine[0][items])
+        return states_of(generator, params, read, items)
 
     before, after = states(history), states(changed)
     np.testing.assert_array_equal(before[:, :4], after[:, :4])
     assert not np.allclose(before[:, 4:], after[:, 4:])
+
+
+def test_the_interest_is_a_fading_mean_of_what_was_read():
+    rng, _, _, generator, params = world()
+    params["params"]["lag_logits"] = jnp.asarray(rng.normal(size=6), jnp.float32)
+    vectors = rng.normal(size=(2, 6, 16)).astype(np.float32)
+    items = np.ones((2, 6), np.int32)
+    plain = generator.clone(config=dataclasses.replace(generator.config, interest=False))
+    found = states_of(generator, params, vectors, items)
+    found = found - states_of(plain, params, vectors, items)
+    weight = np.exp(np.asarray(params["params"]["lag_logits"]))
+    for t in range(6):
+        mean = sum(weight[t - k] * vectors[:, k] for k in range(t + 1)) / weight[: t + 1].sum()
+        np.testing.assert_allclose(found[:, t], np.e * mean, rtol=1e-3, atol=1e-4)
+    assert "lag_logits" not in plain.init(jax.random.key(0), *blank_inputs())["params"]
 
 
 def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_keeps_its_mean():
@@ -114,29 +144,32 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
     assert list(map(int, sample_digits(jax.random.key(0), L, L + 1))) == list(range(L))
 
 
+@pytest.mark.parametrize("candidates", [N, 3 * N])
 @pytest.mark.parametrize("dense", ["content", "free"])
-def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense):
+def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     rng, coarse, fine, generator, params = world(dense=dense)
+    params["params"]["repeat"] = jnp.float32(-0.8)
     views = make_views(rng)
     items = rng.integers(1, N + 1, (4, 7)).astype(np.int32)
+    items[2, 5:] = 0
     inputs, targets, archetype = items[:, :-1], items[:, 1:], np.array([0, 0, 1, 1], np.int32)
-    column = archetype[:, None]
-    states, w_s, h, weight, tables = generator.apply(
-        params, coarse[column, inputs], fine[column, inputs], inputs
-    )
     V = np.asarray(params["params"]["dense_in"])
     u = np.asarray(params["params"]["free"]) if dense == "free" else np.zeros((N + 1, 16))
-    s1 = np.zeros((4, 6, N + 1))
-    y = np.zeros((A, N + 1, 16))
+    x, bias, y = np.zeros((A, N + 1, 16)), np.zeros((A, N + 1)), np.zeros((A, N + 1, 16))
     for a in range(A):
-        of_a = query_vector(w_s, h, weight) @ item_vector(tables, coarse[a], fine[a]).T
-        s1[archetype == a] = np.asarray(of_a)[archetype == a]
+        x[a], bias[a] = code_vectors(generator, params, coarse[a], fine[a])
         for i in range(1, N + 1):
             present = [m for m in range(M) if views.mask[i, m]]
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
             z = sum(float(views.archetypes.alpha[a, m]) / share * views.e[i, m] for m in present)
             y[a, i] = ((1 + views.archetypes.gate[a]) * z) @ V + u[i]
+    column = archetype[:, None]
+    states = states_of(generator, params, (x + y)[column, inputs].astype(np.float32), inputs)
+    s1 = np.einsum("btd,bnd->btn", states, x[archetype]) + bias[archetype][:, None]
     s2 = s1 + np.einsum("btd,bnd->btn", states, y[archetype])
+    for b in range(4):
+        for t in range(6):
+            s2[b, t, sorted(set(inputs[b, : t + 1]))] -= 0.8
 
     codes = Codes(jnp.asarray(coarse), jnp.asarray(fine), jnp.zeros(N + 1), views)
     batch = {
@@ -146,41 +179,59 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense):
         "example": jnp.arange(4, dtype=jnp.uint32),
     }
     quiet = dataclasses.replace(generator.config, dropout=0.0)
-    losses = hdnag_losses(generator.clone(config=quiet), LossConfig(candidates=N, dense=0.7), 2, 0)
+    weights = LossConfig(candidates=candidates, dense=0.7, fakes=4)
+    losses = hdnag_losses(generator.clone(config=quiet), weights, 2, 0)
     sums = losses.sums(params, codes, batch, jnp.int32(0))
+    bears = targets > 0
     for name, scores in (("item_loss", s1), ("dense_loss", s2)):
         own = np.take_along_axis(scores, targets[..., None], -1)[..., 0]
-        expected = (np.log(np.exp(scores[..., 1:]).sum(axis=-1)) - own).sum()
+        expected = (np.log(np.exp(scores[..., 1:]).sum(axis=-1)) - own)[bears].sum()
         np.testing.assert_allclose(float(sums[name]), expected, rtol=1e-4)
+    p = np.exp(s1[..., 1:])[bears]
+    p /= p.sum(axis=-1, keepdims=True)
+    cell = np.repeat(coarse[column, np.arange(1, N + 1)], bears.sum(axis=1), axis=0)
+    mass = np.stack([(p * (cell == k)).sum(axis=1) for k in range(C)], axis=1)
+    w = states @ np.asarray(params["params"]["codes_in"])[:16].T
+    logits = (w @ np.asarray(params["params"]["coarse_codes"]).T)[bears]
+    log_q = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    expected = (mass * (np.log(mass + 1e-9) - log_q)).sum()
+    np.testing.assert_allclose(float(sums["alignment_loss"]), expected, rtol=1e-3)
+    total = sums["item_loss"] + 0.5 * sums["alignment_loss"] + 0.05 * sums["validity_loss"]
+    np.testing.assert_allclose(float(sums["item_losses"]), float(total), rtol=1e-5)
     assert losses.weights["dense_loss"] == 0.7
 
     kernel = params["params"]["dense_in"]
     alpha = np.asarray(views.archetypes.alpha)[archetype]
-    query = dense_query(kernel, views.archetypes, states[:, -1], alpha, archetype)
+    last = inputs.astype(bool).sum(axis=1) - 1
+    state, rows = states[np.arange(4), last], np.arange(4)
+    query = dense_query(kernel, views.archetypes, state, alpha, archetype, inputs)
     found = np.tile(np.arange(N + 1, dtype=np.int32)[None, 1:], (4, 1))
-    before = Retrieved(jnp.asarray(found), jnp.asarray(s1[:, -1, 1:], jnp.float32), jnp.zeros(4))
+    of_s1, of_s2 = s1[rows, last].astype(np.float32), s2[rows, last]
+    before = Retrieved(jnp.asarray(found), jnp.asarray(of_s1[:, 1:]), jnp.zeros(4))
     again = rescore(dense_items(generator, params, views), query, before, 5)
-    best = np.argsort(-s2[:, -1, 1:], axis=1)[:, :5] + 1
+    best = np.argsort(-of_s2[:, 1:], axis=1)[:, :5] + 1
     np.testing.assert_array_equal(again.items, best)
     np.testing.assert_allclose(
-        again.scores, np.take_along_axis(s2[:, -1], best, axis=1), rtol=1e-3, atol=1e-3
+        again.scores, np.take_along_axis(of_s2, best, axis=1), rtol=1e-3, atol=1e-3
     )
 
 
-def test_a_history_enters_with_its_free_vectors_only_if_there_are_any():
-    rng, coarse, fine, generator, params = world(dense="free")
-    items = rng.integers(1, N + 1, (2, 6)).astype(np.int32)
-    codes = coarse[0][items], fine[0][items]
+def test_a_sample_of_candidates_stands_for_all_items():
+    counts = np.random.default_rng(0).integers(1, 9, N)
+    log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
+    codes = Codes(None, None, jnp.asarray(log_p), None)
+    value = np.random.default_rng(1).uniform(size=N + 1)
+    sums = []
+    for seed in range(300):
+        sample = sample_candidates(codes, jax.random.key(seed), N - 1)
+        ids, log_count = np.asarray(sample.ids), np.asarray(sample.log_count)
+        assert (np.diff(ids) >= 0).all()
+        assert len(set(ids)) == (log_count < NEVER).sum()
+        sums.append((value[ids] * np.exp(-log_count)).sum())
+    np.testing.assert_allclose(np.mean(sums), value[1:].sum(), rtol=0.05)
 
-    def states(free):
-        changed = {"params": {**params["params"], "free": free}}
-        return np.asarray(generator.apply(changed, *codes, items, method=Generator.states))
 
-    free = params["params"]["free"]
-    other = free.at[items[1, 3]].add(1.0)
-    first = int(np.argmax(items[1] == items[1, 3]))
-    np.testing.assert_array_equal(states(free)[1, :first], states(other)[1, :first])
-    assert not np.allclose(states(free)[1, first:], states(other)[1, first:])
+def test_only_a_model_that_asks_for_free_vectors_has_them():
     _, _, _, plain, of_plain = world(dense="content")
     assert "free" not in of_plain["params"]
     assert not plain.has_free

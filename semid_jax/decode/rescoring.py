@@ -1,6 +1,7 @@
 """S2: the best items under S1 ranked again with the dense term (design, part 5).
 
-    S2(s, i) = S1(s, i) + <s, V z_i + u_i>,   z_i = (1 + g) * sum_m alpha~[i, m] e[i, m] .
+    S2(s, i) = S1(s, i) + <s, V z_i + u_i> + rho [i in the history],
+    z_i = (1 + g) * sum_m alpha~[i, m] e[i, m] .
 
 z depends on the user's own weights, so no table of item vectors is kept; as z is linear in e, the
 term is sum_m alpha~[i, m] <(1 + g) * V^T s, e[i, m]> + <s, u_i>, and only the R items that S1 has
@@ -29,11 +30,13 @@ class DenseItems:
       e: float32[N + 1, M, D_z], encoded items.
       mask: bool[N + 1, M].
       free: float32[N + 1, D], u; None without.
+      repeat: rho, float32[].
     """
 
     e: jax.Array
     mask: jax.Array
     free: jax.Array | None
+    repeat: jax.Array
 
 
 def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.Array:
@@ -52,7 +55,8 @@ def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.
     if items.free is not None:
         free = items.free[found]
         scores = scores + jnp.einsum("brd,bd->br", free, query.state, precision=PRECISION)
-    return scores
+    again = jnp.any(found[:, :, None] == query.history[:, None, :], axis=2)
+    return scores + items.repeat * again
 
 
 @functools.partial(jax.jit, static_argnames=("k",))

@@ -1,10 +1,10 @@
 """S1, the one score that training calibrates and every search computes (design, part 5).
 
-    S1(s, i) = w <W s, e_c> + sum_j <h_j(s), E[j, f_j]> / tau_j + b_i
+    S1(s, i) = <q_c(s), e_c> + sum_j <h_j(s), E[j, f_j]> + b_i
 
-is the inner product of the query q = [w W s ; h_1 / tau_1 ... h_L / tau_L ; 1] with the item
-vector [e_c ; E[1, f_1] ... E[L, f_L] ; b_i]. Its terms take few values, so a query is turned once
-into two small tables, coarse [C] and fine [L, K], and an item costs L + 1 look-ups.
+is the inner product of the query q = [q_c ; h_1 ... h_L ; 1] with the item vector
+[e_c ; E[1, f_1] ... E[L, f_L] ; b_i]. Its terms take few values, so a query is turned once into
+two small tables, coarse [C] and fine [L, K], and an item costs L + 1 look-ups.
 """
 
 from __future__ import annotations
@@ -39,11 +39,13 @@ class DenseQuery:
       state: float32[B, D], s.
       content: float32[B, D_z], (1 + g) * V^T s.
       alpha: float32[B, M], the user's weights.
+      history: int32[B, T], the user's items, 0 = none.
     """
 
     state: jax.Array
     content: jax.Array
     alpha: jax.Array
+    history: jax.Array
 
 
 @struct.dataclass
@@ -70,7 +72,7 @@ def make_query(vector: jax.Array, tables: Tables, archetype: jax.Array) -> Query
     """Turns query vectors into look-up tables.
 
     Args:
-      vector: float32[B, D + L * d + 1], [w W s ; h_1 / tau_1 ... h_L / tau_L ; 1].
+      vector: float32[B, D + L * d + 1], [q_c ; h_1 ... h_L ; 1].
       tables: embeddings of the codes.
       archetype: int32[B].
 

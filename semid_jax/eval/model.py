@@ -15,7 +15,7 @@ from semid_jax.decode.rescoring import DenseItems, DenseQuery
 from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
-from semid_jax.models.fusion import Archetypes, ItemViews
+from semid_jax.models.fusion import Archetypes, ItemViews, see
 from semid_jax.models.hdnag import Generator, item_bias, query_vector
 from semid_jax.models.trunk import last_of
 
@@ -86,41 +86,50 @@ def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseIte
     """The catalogue's side of the dense term under a model's parameters; None without one."""
     if not generator.has_dense:
         return None
-    free = params["params"]["free"] if generator.has_free else None
-    return DenseItems(views.e, views.mask, free)
+    of = params["params"]
+    return DenseItems(views.e, views.mask, of["free"] if generator.has_free else None, of["repeat"])
 
 
 @functools.partial(jax.jit, static_argnames=("generator",))
 def user_vectors(
-    generator: Generator, params: Any, coarse: jax.Array, fine: jax.Array, history: jax.Array
+    generator: Generator,
+    params: Any,
+    views: ItemViews,
+    coarse: jax.Array,
+    fine: jax.Array,
+    history: jax.Array,
+    archetype: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """The query vector of S1 and the state: one pass of the trunk, coarse and all fine digits.
 
     Args:
       generator: module.
       params: parameters.
+      views: of the catalogue; only a model with a dense term reads them.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
+      archetype: int32[B].
 
     Returns:
       float32[B, D + L d + 1], see `query_vector`, and float32[B, D].
     """
     with jax.named_scope("trunk"):
-        states = generator.apply(params, coarse, fine, history, method=Generator.states)
+        vectors, _ = generator.apply(params, coarse, fine, method=Generator.code_vectors)
+        if generator.has_dense:
+            z = see(views, archetype[:, None], history)
+            vectors += generator.apply(params, z, history, method=Generator.dense_vectors)
+        states = generator.apply(params, vectors, history > 0, method=Generator.states)
         state = last_of(states, history > 0)
     with jax.named_scope("heads"):
-        vector = query_vector(
-            generator.apply(params, state, method=Generator.coarse_query),
-            generator.apply(params, state, method=Generator.fine_query),
-            params["params"]["coarse_weight"],
-        )
-    return vector, state
+        query = generator.apply(params, state, method=Generator.query)
+    return query_vector(query), state
 
 
 def user_query(
     generator: Generator,
     params: Any,
+    views: ItemViews,
     tables: Tables,
     coarse: jax.Array,
     fine: jax.Array,
@@ -132,19 +141,25 @@ def user_query(
     Args:
       generator: module.
       params: parameters.
+      views: of the catalogue.
       tables: code embeddings of the index.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
     """
-    vector, _ = user_vectors(generator, params, coarse, fine, history)
+    vector, _ = user_vectors(generator, params, views, coarse, fine, history, archetype)
     return make_query(vector, tables, archetype)
 
 
 @jax.jit
 def dense_query(
-    kernel: jax.Array, archetypes: Archetypes, state: jax.Array, alpha: jax.Array, row: jax.Array
+    kernel: jax.Array,
+    archetypes: Archetypes,
+    state: jax.Array,
+    alpha: jax.Array,
+    row: jax.Array,
+    history: jax.Array,
 ) -> DenseQuery:
     """What users ask of the dense term: their own weights, the gate of their archetype.
 
@@ -154,9 +169,10 @@ def dense_query(
       state: float32[B, D].
       alpha: float32[B, M].
       row: int32[B], archetypes.
+      history: int32[B, T], right padded.
     """
     content = (1.0 + archetypes.gate[row]) * jnp.dot(state, kernel.T, precision=PRECISION)
-    return DenseQuery(state, content, alpha)
+    return DenseQuery(state, content, alpha, history)
 
 
 def hdnag_queries(
@@ -182,16 +198,17 @@ def hdnag_queries(
 
     def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array]:
         codes = part.coarse[:, :width], part.fine[:, :width]
-        return user_vectors(generator, params, *codes, part.history[:, :width])
+        history = part.history[:, :width]
+        return user_vectors(generator, params, views, *codes, history, part.archetype)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
-        vectors, states, alpha = users
+        vectors, states, alpha, history = users
         query = make_query(vectors, index.tables, archetype)
         if not generator.has_dense:
             return query
         kernel = params["params"]["dense_in"]
-        dense = dense_query(kernel, views.archetypes, states, alpha, archetype)
+        dense = dense_query(kernel, views.archetypes, states, alpha, archetype, history)
         return query.replace(dense=dense)
 
-    users = (*encode_users(side, encode, shows_bar), side.alpha)
+    users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)
     return Queries(users, side.archetype, to_query, batch)

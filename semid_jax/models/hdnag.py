@@ -2,18 +2,28 @@
 
 Design part 5. An item with semantic ID (c, f_1 .. f_L) scores
 
-    S1(s, i) = w a_c(s) + sum_j <h_j(s), E[j, f_j]> / tau_j + b_i,   b_i = sum_j r[c, j, f_j],
+    S1(s, i) = <q_c(s), e_c> + sum_j <h_j(s), E[j, f_j]> + b_i,   b_i = sum_j r[c, j, f_j],
 
-an inner product of the query [w W s ; h_1 / tau_1 .. h_L / tau_L ; 1] with the item vector
-[e_c ; E[1, f_1] .. E[L, f_L] ; b_i]. Everything that follows a trunk state is a pure function of
-the parameters; only the trunk and the input projection are layers.
+an inner product of the query [q_c ; h_1 .. h_L ; 1] with the item vector
+[e_c ; E[1, f_1] .. E[L, f_L] ; b_i]. One matrix In reads codes and asks for them: an item's codes
+enter the trunk as In^T [e_c ; E[1, f_1] .. E[L, f_L]], and [q_c ; h_1 .. h_L] = In s. So S1 is also
+<s, In^T [..]> + b_i, one vector of width D per item, and a softmax over the whole catalogue costs
+what it costs SASRec. The coarse logits are a_c(s) = <q_c(s), e_c> / w with a learned w.
 
 S2 adds a dense term for the best items under S1,
 
-    S2(s, i) = S1(s, i) + <s, y_i>,   y_i = V z_i + u_i ,
+    S2(s, i) = S1(s, i) + <s, y_i> + rho [i in the history],   y_i = V z_i + u_i ,
 
-z_i being the item as PMAT fuses it for the user and u_i, if asked for, a free vector per item,
-which then also enters the trunk, so that S2 contains SASRec.
+z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, and rho
+what it takes for an item to be chosen again. y then also enters the trunk, so that S2 contains
+SASRec with features.
+
+The state is the trunk's output and an interest,
+
+    s_t = trunk_t + g sum_{k <= t} l_{t-k} x_k ,
+
+x_k being the vectors with which the history was read, the same that items are scored by: with no
+training at all, an item scores by how like the last ones it is.
 """
 
 from __future__ import annotations
@@ -43,7 +53,7 @@ class GeneratorConfig:
       digit_width: d, width of a fine code embedding.
       condition_rank: rank of the additive condition r.
       dropout: on the input, the attention weights and the residual branches.
-      temperature: start of tau.
+      interest: whether the state has an interest beside the trunk's output.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
     """
 
@@ -53,7 +63,7 @@ class GeneratorConfig:
     digit_width: int = 16
     condition_rank: int = 16
     dropout: float = 0.2
-    temperature: float = 0.2
+    interest: bool = True
     dense: str = "none"
 
 
@@ -73,7 +83,7 @@ class CodeTables:
 
 
 class Generator(nn.Module):
-    """Trunk, input projection, heads and code embeddings.
+    """Trunk, code embeddings and the matrix that reads codes and asks for them.
 
     Attributes:
       config: sizes.
@@ -98,9 +108,10 @@ class Generator(nn.Module):
         c = self.config
         if c.dense not in DENSE:
             raise InputError(f"model.dense: {c.dense!r} is not one of {', '.join(DENSE)}")
-        normal = nn.initializers.normal
+        normal, zeros = nn.initializers.normal, nn.initializers.zeros
         self.trunk = Trunk(c.width, c.layers, c.heads, self.max_length, c.dropout)
-        self.item_in = nn.Dense(c.width, name="item_in")
+        codes = c.width + self.digits * c.digit_width
+        self.codes_in = self.param("codes_in", normal(0.02), (codes, c.width))
         self.coarse_codes = self.param("coarse_codes", normal(0.02), (self.cells, c.width))
         self.fine_codes = self.param(
             "fine_codes", normal(1.0), (self.digits, self.codewords, c.digit_width)
@@ -109,18 +120,17 @@ class Generator(nn.Module):
             "condition_down", normal(c.width**-0.5), (c.width, c.condition_rank)
         )
         self.condition_up = self.param(
-            "condition_up", nn.initializers.zeros, (c.condition_rank, self.digits, c.digit_width)
+            "condition_up", zeros, (c.condition_rank, self.digits, c.digit_width)
         )
-        self.coarse_head = nn.Dense(c.width, name="coarse_head")
-        self.fine_head = nn.Dense(self.digits * c.digit_width, name="fine_head")
         self.coarse_weight = self.param("coarse_weight", nn.initializers.ones, ())
-        self.log_temperature = self.param(
-            "log_temperature", nn.initializers.constant(jnp.log(c.temperature)), (self.digits,)
-        )
+        if c.interest:
+            self.log_interest = self.param("log_interest", nn.initializers.ones, ())
+            self.lag_logits = self.param("lag_logits", _fading, (self.max_length,))
         if self.has_dense:
             self.dense_in = self.param(
                 "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
+            self.repeat = self.param("repeat", zeros, ())
         if self.has_free:
             self.free = self.param("free", normal(0.02), (self.n_items + 1, c.width))
 
@@ -143,71 +153,69 @@ class Generator(nn.Module):
             condition=jnp.einsum("cr,rld->cld", down, self.condition_up),
         )
 
-    def states(
-        self, coarse: jax.Array, fine: jax.Array, items: jax.Array, seeds: jax.Array | None = None
-    ) -> jax.Array:
-        """Reads a history's semantic IDs.
+    def code_vectors(self, coarse: jax.Array, fine: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Items as the state meets their codes: S1 = <s, vector> + bias.
 
         Args:
-          coarse: int32[B, T], the read side's coarse codes.
-          fine: uint8[B, T, L].
-          items: int32[B, T], 0 on right padding; what the codes are codes of.
-          seeds: uint32[B] for dropout, None in evaluation.
+          coarse: int32[...].
+          fine: uint8[..., L].
 
         Returns:
-          float32[B, T, D], the state after each item.
+          (float32[..., D], In^T [e_c ; E[1, f_1] .. E[L, f_L]]; float32[...], b_i).
         """
-        tables = self.tables()
-        digit = jnp.arange(self.digits)
-        codes = tables.fine[digit, fine.astype(jnp.int32)]
-        parts = [tables.coarse[coarse], codes.reshape(*fine.shape[:-1], -1)]
-        x = self.item_in(jnp.concatenate(parts, axis=-1))
-        if self.has_free:
-            x = x + self.config.width**0.5 * self.free[items]
-        return self.trunk(x * (items > 0)[..., None], seeds)
-
-    def coarse_query(self, states: jax.Array) -> jax.Array:
-        """W s: float32[..., D] to float32[..., D]."""
-        return self.coarse_head(states)
-
-    def fine_query(self, states: jax.Array) -> jax.Array:
-        """h_j(s) / tau_j: float32[..., D] to float32[..., L, d]."""
-        h = self.fine_head(states).reshape(*states.shape[:-1], self.digits, -1)
-        return unit(h) * jnp.exp(-self.log_temperature)[:, None]
+        vectors = item_vector(self.tables(), coarse, fine)
+        return vectors[..., :-1] @ self.codes_in, vectors[..., -1]
 
     def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
         """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
         y = z @ self.dense_in
         return y + self.free[items] if self.has_free else y
 
-    def __call__(
-        self, coarse: jax.Array, fine: jax.Array, items: jax.Array, seeds: jax.Array | None = None
-    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array, CodeTables]:
-        """States, their queries and the tables these meet.
+    def states(
+        self, vectors: jax.Array, mask: jax.Array, seeds: jax.Array | None = None
+    ) -> jax.Array:
+        """Reads a history.
+
+        Args:
+          vectors: float32[B, T, D], of its items: codes, and y where there is one.
+          mask: bool[B, T], False on right padding.
+          seeds: uint32[B] for dropout, None in evaluation.
 
         Returns:
-          (s float32[B, T, D], W s float32[B, T, D], h / tau float32[B, T, L, d], w float32[],
-          tables).
+          float32[B, T, D], the state after each item.
         """
-        states = self.states(coarse, fine, items, seeds)
-        queries = self.coarse_query(states), self.fine_query(states)
-        return states, *queries, self.coarse_weight, self.tables()
+        vectors = vectors * mask[..., None]
+        states: jax.Array = self.trunk(self.config.width**0.5 * vectors, seeds)
+        if not self.config.interest:
+            return states
+        T = vectors.shape[1]
+        lag = jnp.arange(T)[:, None] - jnp.arange(T)
+        logits = jnp.where(lag >= 0, self.lag_logits[jnp.maximum(lag, 0)], -jnp.inf)
+        interest = jnp.einsum("tk,bkd->btd", jax.nn.softmax(logits, axis=-1), vectors)
+        return states + jnp.exp(self.log_interest) * interest
+
+    def query(self, states: jax.Array) -> jax.Array:
+        """In s, [q_c ; h_1 .. h_L]: float32[..., D] to float32[..., D + L d]."""
+        return states @ self.codes_in.T
+
+    def __call__(
+        self, coarse: jax.Array, fine: jax.Array, z: jax.Array, items: jax.Array
+    ) -> jax.Array:
+        """Queries of a history, touching every parameter, for `init`."""
+        vectors, bias = self.code_vectors(coarse, fine)
+        if self.has_dense:
+            vectors = vectors + self.dense_vectors(z, items)
+        return self.query(self.states(vectors, items > 0)) + bias[..., None]
 
 
-def query_vector(coarse_query: jax.Array, fine_query: jax.Array, weight: jax.Array) -> jax.Array:
-    """q = [w W s ; h_1 / tau_1 .. h_L / tau_L ; 1].
+def _fading(key: jax.Array, shape: tuple[int]) -> jax.Array:
+    """Logits of weights that halve with every item, down to a hundredth."""
+    return jnp.maximum(-jnp.log(2.0) * jnp.arange(shape[0]), jnp.log(0.01))
 
-    Args:
-      coarse_query: float32[..., D].
-      fine_query: float32[..., L, d].
-      weight: w, float32[].
 
-    Returns:
-      float32[..., D + L d + 1].
-    """
-    lead = coarse_query.shape[:-1]
-    fine = fine_query.reshape(*lead, -1)
-    return jnp.concatenate([weight * coarse_query, fine, jnp.ones((*lead, 1))], axis=-1)
+def query_vector(query: jax.Array) -> jax.Array:
+    """[q_c ; h_1 .. h_L ; 1]: float32[..., D + L d] to float32[..., D + L d + 1]."""
+    return jnp.concatenate([query, jnp.ones((*query.shape[:-1], 1))], axis=-1)
 
 
 def item_bias(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Array:

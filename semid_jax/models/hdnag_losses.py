@@ -1,7 +1,8 @@
 """The losses of HDNAG (design part 5), each a sum over loss-bearing positions.
 
 Sums, not means: the step divides by the number of positions on all devices, so that the curve is
-the same on any number of them.
+the same on any number of them. What has a number for every item or codeword is made a chunk of
+positions at a time, see `chunked`.
 """
 
 from __future__ import annotations
@@ -10,8 +11,12 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
+from semid_jax.models.chunked import chunk_rows, chunked_loss, chunked_losses
 from semid_jax.models.hdnag import CodeTables
+
+NEVER = 1e9  # subtracted from the score of what must not count
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +27,10 @@ class LossConfig:
       coarse: cross-entropy of the coarse code.
       fine: mean cross-entropy of the fine digits given the true cell.
       item: item-level cross-entropy on S1.
-      dense: item-level cross-entropy on S1 and the dense term, where the model has one.
+      dense: item-level cross-entropy on S2, where the model has a dense term.
       alignment: hierarchical alignment of the coarse head to the item softmax.
       validity: takes probability from codes that no item has.
-      candidates: items sampled for the item-level loss; all items where there are no more.
+      candidates: items sampled for the item-level losses; all items where there are no more.
       fakes: code combinations without an item, per group, for the validity term.
       fine_digits: digits that the fine loss looks at in a step, drawn anew every step; all digits
         where there are no more.
@@ -37,9 +42,23 @@ class LossConfig:
     dense: float = 1.0
     alignment: float = 0.5
     validity: float = 0.05
-    candidates: int = 1024
+    candidates: int = 20_000
     fakes: int = 64
     fine_digits: int = 8
+
+
+@struct.dataclass
+class Candidates:
+    """The items of an item-level softmax, all of them or a sample that stands for all.
+
+    Attributes:
+      ids: int32[S], ascending; of equal ones all but the first have no count.
+      log_count: float32[S], log of how many times an item is expected in a sample, less log of how
+        many times it is in this one; NEVER where it has no count.
+    """
+
+    ids: jax.Array
+    log_count: jax.Array
 
 
 def coarse_loss(coarse_logits: jax.Array, cell: jax.Array, weight: jax.Array) -> jax.Array:
@@ -84,89 +103,173 @@ def fine_loss(
     """Mean over digits of the cross-entropy of the true codeword, given the true cell.
 
     Args:
-      fine_query: float32[..., L, d], h_j(s) / tau_j.
+      fine_query: float32[n, L, d], h_j(s).
       tables: code embeddings.
-      cell: int32[...].
-      fine: uint8[..., L].
-      weight: float32[...].
+      cell: int32[n].
+      fine: uint8[n, L].
+      weight: float32[n].
       digits: int32[l], those that count; a uniform sample leaves the expectation as it is.
 
     Returns:
       float32[], sum.
     """
-    condition = tables.condition[:, digits][cell]
-    codewords = tables.fine[digits]
-    logits = jnp.einsum("...ld,lkd->...lk", fine_query[..., digits, :] + condition, codewords)
-    true = jnp.take_along_axis(logits, fine[..., digits, None].astype(jnp.int32), -1)[..., 0]
-    losses = jax.nn.logsumexp(logits, axis=-1) - true
-    return jnp.sum(jnp.mean(losses, axis=-1) * weight)
+
+    def losses(
+        shared: tuple[jax.Array, jax.Array], query: jax.Array, true: tuple[jax.Array, jax.Array]
+    ) -> jax.Array:
+        codewords, condition = shared
+        cell, fine = true
+        logits = jnp.einsum("nld,lkd->lnk", query + condition[cell], codewords)
+        own = jnp.take_along_axis(logits, fine.T.astype(jnp.int32)[..., None], -1)[..., 0]
+        return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - own, axis=0)
+
+    shared = tables.fine[digits], tables.condition[:, digits]
+    rows = chunk_rows(len(digits) * tables.fine.shape[1], len(weight))
+    query, true = fine_query[:, digits], (cell, fine[:, digits])
+    return chunked_loss(losses, rows, shared, query, true, weight)
 
 
-def item_scores(
-    query: jax.Array, target_vectors: jax.Array, candidate_vectors: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Inner products with the true item and with shared candidates, S1 or the dense term.
+@struct.dataclass
+class Asked:
+    """Positions of an item-level loss.
 
-    Args:
-      query: float32[G, n, F], queries by group.
-      target_vectors: float32[G, n, F].
-      candidate_vectors: float32[G, S, F], one set per group.
-
-    Returns:
-      (float32[G, n], float32[G, n, S]).
+    Attributes:
+      states: float32[n, D], s.
+      own: float32[n, D], the vector of the true item.
+      own_bias: float32[n].
     """
-    target = jnp.sum(query * target_vectors, axis=-1)
-    return target, jnp.einsum("gnf,gsf->gns", query, candidate_vectors)
+
+    states: jax.Array
+    own: jax.Array
+    own_bias: jax.Array
 
 
-def item_loss(
-    target: jax.Array, scores: jax.Array, weight: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Item-level cross-entropy on S1.
-
-    Args:
-      target: float32[G, n], score of the true item.
-      scores: float32[G, n, S], corrected for sampling; -inf where the candidate is the target.
-      weight: float32[G, n].
-
-    Returns:
-      (float32[], sum; float32[G, n], log of the sum over target and candidates).
-    """
-    log_total = jnp.logaddexp(target, jax.nn.logsumexp(scores, axis=-1))
-    return jnp.sum((log_total - target) * weight), log_total
-
-
-def alignment_loss(
+def item_losses(
+    config: LossConfig,
+    candidates: Candidates,
+    vectors: tuple[jax.Array, jax.Array],
+    fakes: tuple[jax.Array, jax.Array],
+    masses: jax.Array,
+    asked: Asked,
     coarse_logits: jax.Array,
     target: jax.Array,
-    scores: jax.Array,
-    log_total: jax.Array,
-    target_cell: jax.Array,
-    candidate_cell: jax.Array,
+    cell: jax.Array,
     weight: jax.Array,
-) -> jax.Array:
-    """KL(cell masses of the item softmax, no gradient || coarse head): hierarchical alignment.
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Item-level cross-entropy on S1, hierarchical alignment and validity, together.
+
+    All three read the same softmax, whose scores are made once. Alignment is KL(cell masses of
+    that softmax, no gradient || coarse head); validity is -log of the share of probability that
+    the candidates keep against fake codes.
 
     Args:
-      coarse_logits: float32[G, n, C].
-      target: float32[G, n].
-      scores: float32[G, n, S].
-      log_total: float32[G, n].
-      target_cell: int32[G, n].
-      candidate_cell: int32[G, S].
-      weight: float32[G, n].
+      config: weights.
+      candidates: S items.
+      vectors: of the candidates, float32[S, D] and float32[S], so that S1 = <s, vector> + bias.
+      fakes: the like of fake codes, float32[V, D] and float32[V].
+      masses: float32[S, C], one-hot cells of the candidates.
+      asked: n positions.
+      coarse_logits: float32[n, C].
+      target: int32[n].
+      cell: int32[n], of the target.
+      weight: float32[n].
+
+    Returns:
+      The weighted sum of the three, and item_loss, alignment_loss and validity_loss, float32[]
+      each.
+    """
+
+    def losses(
+        shared: tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+        constants: tuple[Candidates, jax.Array],
+        positions: tuple[Asked, jax.Array],
+        true: tuple[jax.Array, jax.Array],
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        (items, bias), (fakes, fake_bias) = shared
+        candidates, masses = constants
+        asked, coarse_logits = positions
+        target, cell = true
+        scores = asked.states @ items.T + bias
+        loss, log_total, scores = _cross_entropy(scores, candidates, asked, target)
+        mass = jnp.exp(jax.lax.stop_gradient(scores - log_total[:, None])) @ masses
+        own = jnp.exp(-jax.lax.stop_gradient(loss))
+        mass = mass.at[jnp.arange(len(cell)), cell].add(own)
+        log_q = jax.nn.log_softmax(coarse_logits)
+        kl = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
+        fake = jax.nn.logsumexp(asked.states @ fakes.T + fake_bias, axis=-1)
+        validity = jax.nn.softplus(fake - log_total)
+        total = config.item * loss + config.alignment * kl + config.validity * validity
+        return total, {"item_loss": loss, "alignment_loss": kl, "validity_loss": validity}
+
+    rows = chunk_rows(len(candidates.ids), len(weight))
+    made: tuple[jax.Array, dict[str, jax.Array]] = chunked_losses(
+        losses,
+        rows,
+        (vectors, fakes),
+        (candidates, masses),
+        (asked, coarse_logits),
+        (target, cell),
+        weight,
+    )
+    return made
+
+
+def dense_loss(
+    candidates: Candidates,
+    vectors: tuple[jax.Array, jax.Array],
+    repeat: jax.Array,
+    asked: Asked,
+    target: jax.Array,
+    history: jax.Array,
+    weight: jax.Array,
+) -> jax.Array:
+    """Item-level cross-entropy on S2.
+
+    Args:
+      candidates: S items.
+      vectors: of the candidates, float32[S, D] and float32[S].
+      repeat: rho, float32[].
+      asked: n positions.
+      target: int32[n].
+      history: int32[n, T], the items up to each position, each at most once, the rest 0.
+      weight: float32[n].
 
     Returns:
       float32[], sum.
     """
-    cells = coarse_logits.shape[-1]
-    p = jnp.exp(scores - log_total[..., None])
-    mass = jnp.einsum("gns,gsc->gnc", p, jax.nn.one_hot(candidate_cell, cells))
-    mass += jnp.exp(target - log_total)[..., None] * jax.nn.one_hot(target_cell, cells)
-    mass = jax.lax.stop_gradient(mass)
-    log_q = jax.nn.log_softmax(coarse_logits)
-    kl = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
-    return jnp.sum(kl * weight)
+
+    def losses(
+        shared: tuple[jax.Array, jax.Array, jax.Array],
+        candidates: Candidates,
+        asked: Asked,
+        true: tuple[jax.Array, jax.Array],
+    ) -> tuple[jax.Array, None]:
+        items, bias, repeat = shared
+        target, history = true
+        place = jnp.searchsorted(candidates.ids, history)
+        found = candidates.ids[jnp.minimum(place, len(candidates.ids) - 1)] == history
+        place = jnp.where(found, place, len(candidates.ids))
+        scores = asked.states @ items.T + bias
+        scores = scores.at[jnp.arange(len(place))[:, None], place].add(repeat, mode="drop")
+        again = repeat * jnp.any(history == target[:, None], axis=1)
+        asked = dataclasses.replace(asked, own_bias=asked.own_bias + again)
+        return _cross_entropy(scores, candidates, asked, target)[0], None
+
+    rows = chunk_rows(len(candidates.ids), len(weight))
+    shared, true = (*vectors, repeat), (target, history)
+    total: jax.Array = chunked_losses(losses, rows, shared, candidates, asked, true, weight)[0]
+    return total
+
+
+def _cross_entropy(
+    scores: jax.Array, candidates: Candidates, asked: Asked, target: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """-log p of the true item, log of the sum over it and the candidates, scores as they count."""
+    own = jnp.sum(asked.states * asked.own, axis=-1) + asked.own_bias
+    hit = target[:, None] == candidates.ids
+    scores = jnp.where(hit, -NEVER, scores - candidates.log_count)
+    log_total = jnp.logaddexp(own, jax.nn.logsumexp(scores, axis=-1))
+    return log_total - own, log_total, scores
 
 
 def fake_codes(
@@ -176,35 +279,17 @@ def fake_codes(
 
     Args:
       key: random key.
-      coarse: int32[G, S] of real items.
-      fine: uint8[G, S, L].
-      fakes: how many per group.
+      coarse: int32[S] of real items.
+      fine: uint8[S, L].
+      fakes: how many.
 
     Returns:
-      (int32[G, fakes], uint8[G, fakes, L]).
+      (int32[fakes], uint8[fakes, L]).
     """
-    _, S, L = fine.shape
+    S, L = fine.shape
     base_key, other_key, swap_key = jax.random.split(key, 3)
     base = jax.random.randint(base_key, (fakes,), 0, S)
     other = jax.random.randint(other_key, (fakes, L), 0, S)
     swap = jax.random.bernoulli(swap_key, 0.5, (fakes, L))
-    mixed = fine[:, other, jnp.arange(L)]
-    return coarse[:, base], jnp.where(swap, mixed, fine[:, base])
-
-
-def validity_loss(
-    query: jax.Array, fake_vectors: jax.Array, log_total: jax.Array, weight: jax.Array
-) -> jax.Array:
-    """-log of the share of probability that valid codes keep against fake ones.
-
-    Args:
-      query: float32[G, n, F].
-      fake_vectors: float32[G, V, F].
-      log_total: float32[G, n], log mass of the valid candidates.
-      weight: float32[G, n].
-
-    Returns:
-      float32[], sum.
-    """
-    fake = jax.nn.logsumexp(jnp.einsum("gnf,gvf->gnv", query, fake_vectors), axis=-1)
-    return jnp.sum(jax.nn.softplus(fake - log_total) * weight)
+    mixed = fine[other, jnp.arange(L)]
+    return coarse[base], jnp.where(swap, mixed, fine[base])

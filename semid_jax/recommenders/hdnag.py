@@ -24,6 +24,7 @@ from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_mode
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.users import mean_metrics
+from semid_jax.models.fusion import ItemViews
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
@@ -68,7 +69,7 @@ def run(
     index = index_stage(config, workdir, tokenizer, generator, params)
     evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
-        profile_stage(config, workdir, evaluation.side, generator, params, index)
+        profile_stage(config, workdir, evaluation.side, generator, params, tokenizer.views, index)
     seconds = {
         "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
         "train": progress.seconds,
@@ -155,7 +156,8 @@ def initialise(generator: Generator, seed: int) -> Any:
     """The generator's parameters before training."""
     blank = jnp.zeros((1, 2), jnp.int32)
     digits = jnp.zeros((1, 2, generator.digits), jnp.uint8)
-    return generator.init(jax.random.key(seed), blank, digits, blank)
+    z = jnp.zeros((1, 2, generator.content))
+    return generator.init(jax.random.key(seed), blank, digits, z, blank)
 
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
@@ -233,13 +235,14 @@ def profile_stage(
     side: ReadSide,
     generator: Generator,
     params: Any,
+    views: ItemViews,
     index: Index,
 ) -> None:
     """The phase table of decode steps, and the trace that it was read from."""
     settings: ProfileConfig = section(config, "profile", ProfileConfig)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
     directory = workdir / "profile"
-    table = trace_decoding(generator, params, index, side, decode, settings, directory)
+    table = trace_decoding(generator, params, views, index, side, decode, settings, directory)
     disk.write_json(directory / "phases.json", table)
     columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -10,17 +11,18 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.fusion import ItemViews, see
-from semid_jax.models.hdnag import Generator, item_vector, query_vector
+from semid_jax.models.hdnag import Generator
 from semid_jax.models.hdnag_losses import (
+    NEVER,
+    Asked,
+    Candidates,
     LossConfig,
-    alignment_loss,
     coarse_loss,
+    dense_loss,
     fake_codes,
     fine_loss,
-    item_loss,
-    item_scores,
+    item_losses,
     sample_digits,
-    validity_loss,
 )
 from semid_jax.train.step import Batch, Losses, dropout_seeds
 
@@ -42,24 +44,33 @@ class Codes:
     views: ItemViews
 
 
-def sample_candidates(codes: Codes, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:
-    """Items for the item-level loss: all of them if there are no more than `count`.
+def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
+    """Items for the item-level losses: all of them if there are no more than `count`.
 
     Args:
       codes: the catalogue.
       key: the same on all devices.
       count: S.
-
-    Returns:
-      int32[S] item numbers, with repeats; float32[S] log of their expected number in the sample.
     """
     n_items = codes.log_proposal.shape[0] - 1
     if n_items <= count:
-        return jnp.arange(1, n_items + 1), jnp.zeros(n_items)
+        return Candidates(jnp.arange(1, n_items + 1), jnp.zeros(n_items))
     cdf = jnp.cumsum(jnp.exp(codes.log_proposal))
     drawn = jnp.searchsorted(cdf, jax.random.uniform(key, (count,)) * cdf[-1], side="right")
-    drawn = jnp.clip(drawn, 1, n_items)
-    return drawn, codes.log_proposal[drawn] + jnp.log(float(count))
+    ids = jnp.sort(jnp.clip(drawn, 1, n_items))
+    first = jnp.searchsorted(ids, ids, side="left")
+    times = jnp.searchsorted(ids, ids, side="right") - first
+    log_count = codes.log_proposal[ids] + jnp.log(float(count)) - jnp.log(times)
+    return Candidates(ids, jnp.where(first == jnp.arange(count), log_count, NEVER))
+
+
+def seen_so_far(inputs: jax.Array) -> jax.Array:
+    """The items up to each place, each once: int32[B, T] to int32[B, T, T], the rest 0."""
+    places = jnp.arange(inputs.shape[1])
+    earlier = places[:, None] > places
+    repeats = jnp.any((inputs[:, :, None] == inputs[:, None, :]) & earlier, axis=2)
+    once = jnp.where(repeats, 0, inputs)
+    return jnp.where(places[:, None] >= places, once[:, None, :], 0)
 
 
 def group_losses(
@@ -91,63 +102,95 @@ def group_losses(
     B, T = inputs.shape
     G = B // group
     column = archetype[:, None]
+    call = functools.partial(generator.apply, params)
+
+    def code_vectors(coarse: jax.Array, fine: jax.Array) -> tuple[jax.Array, jax.Array]:
+        made: tuple[jax.Array, jax.Array] = call(coarse, fine, method=Generator.code_vectors)
+        return made
+
+    def y(archetype: jax.Array, items: jax.Array) -> jax.Array:
+        return dense_vectors(generator, params, codes.views, archetype, items)
+
+    read, _ = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
+    if generator.has_dense:
+        read = read + y(column, inputs)
     seeds = dropout_seeds(batch, seed, step)
-    states, coarse_query, fine_query, weight, tables = generator.apply(
-        params, codes.coarse[column, inputs], codes.fine[column, inputs], inputs, seeds
+    states = call(read, inputs > 0, seeds, method=Generator.states)
+    query = call(states, method=Generator.query)
+    coarse_query, fine_query = (
+        query[..., : generator.config.width],
+        query[..., generator.config.width :],
     )
-
-    def by_group(a: jax.Array) -> jax.Array:
-        return a.reshape(G, group * T, *a.shape[2:])
-
-    bears = by_group((targets > 0).astype(jnp.float32))
-    target_coarse = codes.coarse[column, targets]
-    target_fine = codes.fine[column, targets]
-    coarse_logits = by_group(coarse_query @ tables.coarse.T)
-    cell = by_group(target_coarse)
+    tables = call(method=Generator.tables)
+    coarse_logits = coarse_query @ tables.coarse.T / params["params"]["coarse_weight"]
+    cell, fine = codes.coarse[column, targets], codes.fine[column, targets]
+    bears = (targets > 0).astype(jnp.float32)
 
     key = jax.random.fold_in(jax.random.key(seed), step)
     sample_key, fake_key, digit_key = jax.random.split(key, 3)
-    items, log_count = sample_candidates(codes, sample_key, config.candidates)
-    rows = archetype[::group]
-    candidate_coarse, candidate_fine = codes.coarse[rows][:, items], codes.fine[rows][:, items]
-    query = by_group(query_vector(coarse_query, fine_query, weight))
-    target_score, scores = item_scores(
-        query,
-        by_group(item_vector(tables, target_coarse, target_fine)),
-        item_vector(tables, candidate_coarse, candidate_fine),
-    )
-    hit = by_group(targets)[..., None] == items
-    scores = jnp.where(hit, -1e9, scores - log_count)
-    item_sum, log_total = item_loss(target_score, scores, bears)
-    dense = {}
-    if generator.has_dense:
-        own, others = item_scores(
-            by_group(states),
-            by_group(dense_vectors(generator, params, codes.views, column, targets)),
-            dense_vectors(generator, params, codes.views, rows[:, None], items),
+    candidates = sample_candidates(codes, sample_key, config.candidates)
+
+    def of_group(part: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        a, target, weight = part["archetype"], part["target"], part["weight"]
+        coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
+        items, bias = code_vectors(coarse, digits)
+        asked = Asked(part["states"], part["own"], part["own_bias"])
+        sums = {}
+        sums["item_losses"], parts = item_losses(
+            config,
+            candidates,
+            (items, bias),
+            code_vectors(*fake_codes(fake_key, coarse, digits, config.fakes)),
+            jax.nn.one_hot(coarse, generator.cells),
+            asked,
+            part["coarse_logits"],
+            target,
+            part["cell"],
+            weight,
         )
-        dense["dense_loss"] = item_loss(target_score + own, scores + others, bears)[0]
-    digits = sample_digits(digit_key, target_fine.shape[-1], config.fine_digits)
-    fakes = fake_codes(fake_key, candidate_coarse, candidate_fine, config.fakes)
+        if generator.has_dense:
+            sums["dense_loss"] = dense_loss(
+                candidates,
+                (items + y(a, candidates.ids), bias),
+                params["params"]["repeat"],
+                dataclasses.replace(asked, own=asked.own + part["own_dense"]),
+                target,
+                part["history"],
+                weight,
+            )
+        return sums | parts
+
+    def flat(a: jax.Array) -> jax.Array:
+        return a.reshape(B * T, *a.shape[2:])
+
+    own, own_bias = code_vectors(cell, fine)
+    positions = {
+        "states": states,
+        "own": own,
+        "own_bias": own_bias,
+        "coarse_logits": coarse_logits,
+        "target": targets,
+        "cell": cell,
+        "weight": bears,
+    }
+    if generator.has_dense:
+        positions |= {"own_dense": y(column, targets), "history": seen_so_far(inputs)}
+    groups = jax.tree.map(lambda a: a.reshape(G, group * T, *a.shape[2:]), positions)
+    by_group = jax.lax.map(of_group, {**groups, "archetype": archetype[::group]})
+    digits = sample_digits(digit_key, generator.digits, config.fine_digits)
+    fine_query = fine_query.reshape(B * T, generator.digits, -1)
     return {
         "count": jnp.sum(bears),
         "coarse_loss": coarse_loss(coarse_logits, cell, bears),
-        "fine_loss": fine_loss(
-            by_group(fine_query), tables, cell, by_group(target_fine), bears, digits
-        ),
-        "item_loss": item_sum,
-        "alignment_loss": alignment_loss(
-            coarse_logits, target_score, scores, log_total, cell, candidate_coarse, bears
-        ),
-        "validity_loss": validity_loss(query, item_vector(tables, *fakes), log_total, bears),
-        **dense,
+        "fine_loss": fine_loss(fine_query, tables, flat(cell), flat(fine), flat(bears), digits),
+        **jax.tree.map(lambda a: jnp.sum(a, axis=0), by_group),
     }
 
 
 def dense_vectors(
     generator: Generator, params: Any, views: ItemViews, archetype: jax.Array, items: jax.Array
 ) -> jax.Array:
-    """y of items as archetypes see them: int32[..., 1] and int32[..., n] to float32[..., n, D]."""
+    """y of items as archetypes see them: int32[...], broadcast, and int32[...] to [..., D]."""
     z = see(views, archetype, items)
     y: jax.Array = generator.apply(params, z, items, method=Generator.dense_vectors)
     return y
@@ -162,13 +205,8 @@ def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int
       group: rows that share an archetype.
       seed: of dropout and sampling.
     """
-    weights = {
-        "coarse_loss": config.coarse,
-        "fine_loss": config.fine,
-        "item_loss": config.item,
-        "alignment_loss": config.alignment,
-        "validity_loss": config.validity,
-    }
+    # What reads one softmax is one loss, weighted inside; its parts are only reported.
+    weights = {"coarse_loss": config.coarse, "fine_loss": config.fine, "item_losses": 1.0}
     if generator.has_dense:
         weights["dense_loss"] = config.dense
     return Losses(functools.partial(group_losses, generator, config, group, seed), weights)
