@@ -116,8 +116,14 @@ def test_baselines_without_training_are_not_averaged_over_different_features(tmp
         made["metrics"]["baselines"] = {
             name: dict.fromkeys(readme.METRICS, value) for name, value in values.items()
         }
+        made["metrics"]["test_without_history"] = {"ndcg@10": 0.11}
+        made["metrics"]["baselines_without_history"] = {"item_knn": {"ndcg@10": 0.023}}
         write_record(tmp_path, Record(**made))
-    rows = [line.split(" | ")[:2] for line in readme.results_markdown(tmp_path).splitlines()]
+    table = readme.results_markdown(tmp_path)
+    assert "| NDCG@10, history excluded |" in table
+    assert "| sasrec | **0.1000** | **0.2000** | - | - | **0.1100** |" in table
+    assert "| item_knn | 0.0200 | 0.0200 | 0.0200 | 0.0200 | 0.0230 |" in table
+    rows = [line.split(" | ")[:2] for line in table.splitlines()]
     assert ["| item_knn", "0.0200"] in rows
     assert ["| text_knn, beside rpg", "0.0400"] in rows
     assert ["| text_knn, beside sasrec", "0.0300"] in rows

@@ -147,6 +147,7 @@ def _experiment_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], 
     columns = [
         Column("model"),
         *metric_columns(METRICS),
+        Column("unseen", "NDCG@10, history excluded", best="max"),
         Column("spread", "± NDCG@10 over seeds"),
         Column("search_loss", "lost to exact", percent=True),
         Column("scored", "items scored", digits=3, percent=True),
@@ -171,8 +172,10 @@ def _model_row(model: str, records: Sequence[Record]) -> dict[str, Any]:
         ("alpha", "pmat", "alpha_spearman_of_oracle"),
     ):
         found = [record.metrics.get(group, {}).get(field) for record in records]
-        row[name] = None if None in found else mean(found)
+        row[name] = _mean_or_none(found)
     tests = [record.metrics.get("test", {}) for record in records]
+    unseen = [record.metrics.get("test_without_history", {}).get("ndcg@10") for record in records]
+    row["unseen"] = _mean_or_none(unseen)
     for name in METRICS:
         values = [test[name] for test in tests if test.get(name) is not None]
         row[name] = mean(values) if values else None
@@ -181,27 +184,37 @@ def _model_row(model: str, records: Sequence[Record]) -> dict[str, Any]:
     return row
 
 
+def _mean_or_none(values: Sequence[float | None]) -> float | None:
+    found = [value for value in values if value is not None]
+    return mean(found) if len(found) == len(values) else None
+
+
 def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The baselines without training that runs of record were compared with.
 
     One row each where all models' runs agree. Features are a setting of the run: where it moves a
     baseline, each value has a row that says beside which models it was measured.
     """
-    scores: dict[str, dict[str, list[Mapping[str, float]]]] = {}  # baseline -> model -> groups
+    scores: dict[str, dict[str, list[Mapping[str, Any]]]] = {}  # baseline -> model -> groups
     own = {record.model for record in records}
     for record in records:
+        without = record.metrics.get("baselines_without_history", {})
         for name, group in record.metrics.get("baselines", {}).items():
             if name in own:
                 continue
+            group = {**group, "unseen": without.get(name, {}).get("ndcg@10")}
             scores.setdefault(name, {}).setdefault(record.model, []).append(group)
     rows = []
     for name, of_models in sorted(scores.items()):
-        beside: dict[tuple[float, ...], list[str]] = {}
+        beside: dict[tuple[float | None, ...], list[str]] = {}
         for model, groups in sorted(of_models.items()):
-            beside.setdefault(tuple(mean(g[m] for g in groups) for m in METRICS), []).append(model)
+            unseen = [g["unseen"] for g in groups]
+            made = (*(mean(g[m] for g in groups) for m in METRICS), _mean_or_none(unseen))
+            beside.setdefault(made, []).append(model)
         for values, models in beside.items():
             where = f", beside {', '.join(models)}" if len(beside) > 1 else ""
-            rows.append({"model": name + where, **dict(zip(METRICS, values, strict=True))})
+            named = dict(zip((*METRICS, "unseen"), values, strict=True))
+            rows.append({"model": name + where, **named})
     return rows
 
 
