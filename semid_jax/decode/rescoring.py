@@ -1,10 +1,10 @@
 """S2: the best items under S1 ranked again with the dense term (design, part 5).
 
-    S2(s, i) = S1(s, i) + <s, V z_i + u_i> + rho [i in the history],
-    z_i = (1 + g) * sum_m alpha~[i, m] e[i, m] .
+    S2(s, i) = S1(s, i) + <s, V z_i + u_i> + g <p, z_i> + rho [i in the history],
+    z_i = (1 + gate) * sum_m alpha~[i, m] e[i, m] .
 
-z depends on the user's own weights, so no table of item vectors is kept; as z is linear in e, the
-term is sum_m alpha~[i, m] <(1 + g) * V^T s, e[i, m]> + <s, u_i>, and only the R items that S1 has
+z depends on the user's own weights, so no table of item vectors is kept; as z is linear in e, its
+terms are sum_m alpha~[i, m] <(1 + gate) * (V^T s + g p), e[i, m]>, and only the R items that S1 has
 found are looked up.
 """
 

@@ -16,7 +16,7 @@ from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.fusion import Archetypes, ItemViews, see
-from semid_jax.models.hdnag import Generator, item_bias, query_vector
+from semid_jax.models.hdnag import Generator, interests, item_bias, query_vector
 from semid_jax.models.trunk import last_of
 
 
@@ -99,8 +99,8 @@ def user_vectors(
     fine: jax.Array,
     history: jax.Array,
     archetype: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """The query vector of S1 and the state: one pass of the trunk, coarse and all fine digits.
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
     Args:
       generator: module.
@@ -112,18 +112,21 @@ def user_vectors(
       archetype: int32[B].
 
     Returns:
-      float32[B, D + L d + 1], see `query_vector`, and float32[B, D].
+      The query vector of S1, float32[B, D + L d + 1], see `query_vector`; the state, float32[B, D];
+      the interest, float32[B, D_z], None without a dense term.
     """
+    interest = None
     with jax.named_scope("trunk"):
         vectors, _ = generator.apply(params, coarse, fine, method=Generator.code_vectors)
         if generator.has_dense:
             z = see(views, archetype[:, None], history)
             vectors += generator.apply(params, z, history, method=Generator.dense_vectors)
+            interest = last_of(interests(z, generator.config.fading), history > 0)
         states = generator.apply(params, vectors, history > 0, method=Generator.states)
         state = last_of(states, history > 0)
     with jax.named_scope("heads"):
         query = generator.apply(params, state, method=Generator.query)
-    return query_vector(query), state
+    return query_vector(query), state, interest
 
 
 def user_query(
@@ -148,15 +151,16 @@ def user_query(
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
     """
-    vector, _ = user_vectors(generator, params, views, coarse, fine, history, archetype)
+    vector, _, _ = user_vectors(generator, params, views, coarse, fine, history, archetype)
     return make_query(vector, tables, archetype)
 
 
 @jax.jit
 def dense_query(
-    kernel: jax.Array,
+    params: Any,
     archetypes: Archetypes,
     state: jax.Array,
+    interest: jax.Array,
     alpha: jax.Array,
     row: jax.Array,
     history: jax.Array,
@@ -164,15 +168,17 @@ def dense_query(
     """What users ask of the dense term: their own weights, the gate of their archetype.
 
     Args:
-      kernel: V^T, float32[D_z, D].
+      params: of the generator.
       archetypes: prototypes.
-      state: float32[B, D].
+      state: float32[B, D], s.
+      interest: float32[B, D_z], p.
       alpha: float32[B, M].
       row: int32[B], archetypes.
       history: int32[B, T], right padded.
     """
-    content = (1.0 + archetypes.gate[row]) * jnp.dot(state, kernel.T, precision=PRECISION)
-    return DenseQuery(state, content, alpha, history)
+    of = params["params"]
+    asked = jnp.dot(state, of["dense_in"].T, precision=PRECISION) + of["likeness"] * interest
+    return DenseQuery(state, (1.0 + archetypes.gate[row]) * asked, alpha, history)
 
 
 def hdnag_queries(
@@ -196,18 +202,17 @@ def hdnag_queries(
       shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
 
-    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array]:
+    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         codes = part.coarse[:, :width], part.fine[:, :width]
         history = part.history[:, :width]
         return user_vectors(generator, params, views, *codes, history, part.archetype)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
-        vectors, states, alpha, history = users
+        vectors, states, interest, alpha, history = users
         query = make_query(vectors, index.tables, archetype)
         if not generator.has_dense:
             return query
-        kernel = params["params"]["dense_in"]
-        dense = dense_query(kernel, views.archetypes, states, alpha, archetype, history)
+        dense = dense_query(params, views.archetypes, states, interest, alpha, archetype, history)
         return query.replace(dense=dense)
 
     users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)

@@ -12,18 +12,13 @@ what it costs SASRec. The coarse logits are a_c(s) = <q_c(s), e_c> / w with a le
 
 S2 adds a dense term for the best items under S1,
 
-    S2(s, i) = S1(s, i) + <s, y_i> + rho [i in the history],   y_i = V z_i + u_i ,
+    S2(s, i) = S1(s, i) + <s, y_i> + g <p, z_i> + rho [i in the history],   y_i = V z_i + u_i ,
 
-z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, and rho
-what it takes for an item to be chosen again. y then also enters the trunk, so that S2 contains
-SASRec with features.
-
-The state is the trunk's output and an interest,
-
-    s_t = trunk_t + g sum_{k <= t} l_{t-k} x_k ,
-
-x_k being the vectors with which the history was read, the same that items are scored by: with no
-training at all, an item scores by how like the last ones it is.
+z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, p the
+user's interest, a fading mean of the z in the history, and rho what it takes for an item to be
+chosen again. y then also enters the trunk, so that S2 contains SASRec with features. Of <p, z_i>
+only g is learned: how like the last items an item is does not overfit, and says what no
+collaborative signal says.
 """
 
 from __future__ import annotations
@@ -53,8 +48,8 @@ class GeneratorConfig:
       digit_width: d, width of a fine code embedding.
       condition_rank: rank of the additive condition r.
       dropout: on the input, the attention weights and the residual branches.
-      interest: whether the state has an interest beside the trunk's output.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
+      fading: what an item counts in the interest p, relative to the next one.
     """
 
     width: int = 128
@@ -63,8 +58,8 @@ class GeneratorConfig:
     digit_width: int = 16
     condition_rank: int = 16
     dropout: float = 0.2
-    interest: bool = True
     dense: str = "none"
+    fading: float = 0.7
 
 
 @struct.dataclass
@@ -123,13 +118,11 @@ class Generator(nn.Module):
             "condition_up", zeros, (c.condition_rank, self.digits, c.digit_width)
         )
         self.coarse_weight = self.param("coarse_weight", nn.initializers.ones, ())
-        if c.interest:
-            self.log_interest = self.param("log_interest", nn.initializers.ones, ())
-            self.lag_logits = self.param("lag_logits", _fading, (self.max_length,))
         if self.has_dense:
             self.dense_in = self.param(
                 "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
+            self.likeness = self.param("likeness", nn.initializers.ones, ())
             self.repeat = self.param("repeat", zeros, ())
         if self.has_free:
             self.free = self.param("free", normal(0.02), (self.n_items + 1, c.width))
@@ -184,15 +177,9 @@ class Generator(nn.Module):
         Returns:
           float32[B, T, D], the state after each item.
         """
-        vectors = vectors * mask[..., None]
-        states: jax.Array = self.trunk(self.config.width**0.5 * vectors, seeds)
-        if not self.config.interest:
-            return states
-        T = vectors.shape[1]
-        lag = jnp.arange(T)[:, None] - jnp.arange(T)
-        logits = jnp.where(lag >= 0, self.lag_logits[jnp.maximum(lag, 0)], -jnp.inf)
-        interest = jnp.einsum("tk,bkd->btd", jax.nn.softmax(logits, axis=-1), vectors)
-        return states + jnp.exp(self.log_interest) * interest
+        vectors = self.config.width**0.5 * vectors * mask[..., None]
+        states: jax.Array = self.trunk(vectors, seeds)
+        return states
 
     def query(self, states: jax.Array) -> jax.Array:
         """In s, [q_c ; h_1 .. h_L]: float32[..., D] to float32[..., D + L d]."""
@@ -208,9 +195,20 @@ class Generator(nn.Module):
         return self.query(self.states(vectors, items > 0)) + bias[..., None]
 
 
-def _fading(key: jax.Array, shape: tuple[int]) -> jax.Array:
-    """Logits of weights that halve with every item, down to a hundredth."""
-    return jnp.maximum(-jnp.log(2.0) * jnp.arange(shape[0]), jnp.log(0.01))
+def interests(z: jax.Array, fading: float) -> jax.Array:
+    """p, the fading mean of a history up to each of its items.
+
+    Args:
+      z: float32[B, T, D_z], right padded.
+      fading: what an item counts, relative to the next one.
+
+    Returns:
+      float32[B, T, D_z]; those of padding are of no use.
+    """
+    places = jnp.arange(z.shape[1])
+    lag = places[:, None] - places
+    weight = jnp.where(lag >= 0, fading ** jnp.maximum(lag, 0), 0.0)
+    return jnp.einsum("tk,bkd->btd", weight / jnp.sum(weight, axis=1, keepdims=True), z)
 
 
 def query_vector(query: jax.Array) -> jax.Array:

@@ -214,13 +214,30 @@ def item_losses(
     return made
 
 
+@struct.dataclass
+class Known:
+    """What S2 reads that no gradient changes.
+
+    Attributes:
+      interest: float32[n, D_z], p.
+      own: float32[n], <p, z> of the true item.
+      history: int32[n, T], the items up to each position, each at most once, the rest 0.
+    """
+
+    interest: jax.Array
+    own: jax.Array
+    history: jax.Array
+
+
 def dense_loss(
     candidates: Candidates,
     vectors: tuple[jax.Array, jax.Array],
+    z: jax.Array,
+    likeness: jax.Array,
     repeat: jax.Array,
     asked: Asked,
+    known: Known,
     target: jax.Array,
-    history: jax.Array,
     weight: jax.Array,
 ) -> jax.Array:
     """Item-level cross-entropy on S2.
@@ -228,10 +245,12 @@ def dense_loss(
     Args:
       candidates: S items.
       vectors: of the candidates, float32[S, D] and float32[S].
+      z: of the candidates, float32[S, D_z].
+      likeness: g, float32[].
       repeat: rho, float32[].
       asked: n positions.
+      known: of the positions.
       target: int32[n].
-      history: int32[n, T], the items up to each position, each at most once, the rest 0.
       weight: float32[n].
 
     Returns:
@@ -239,25 +258,28 @@ def dense_loss(
     """
 
     def losses(
-        shared: tuple[jax.Array, jax.Array, jax.Array],
-        candidates: Candidates,
+        shared: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+        constants: tuple[Candidates, jax.Array],
         asked: Asked,
-        true: tuple[jax.Array, jax.Array],
+        true: tuple[Known, jax.Array],
     ) -> tuple[jax.Array, None]:
-        items, bias, repeat = shared
-        target, history = true
-        place = jnp.searchsorted(candidates.ids, history)
-        found = candidates.ids[jnp.minimum(place, len(candidates.ids) - 1)] == history
-        place = jnp.where(found, place, len(candidates.ids))
-        scores = asked.states @ items.T + bias
+        items, bias, likeness, repeat = shared
+        candidates, z = constants
+        known, target = true
+        place = jnp.searchsorted(candidates.ids, known.history)
+        found = candidates.ids[jnp.minimum(place, len(z) - 1)] == known.history
+        place = jnp.where(found, place, len(z))
+        scores = asked.states @ items.T + bias + likeness * (known.interest @ z.T)
         scores = scores.at[jnp.arange(len(place))[:, None], place].add(repeat, mode="drop")
-        again = repeat * jnp.any(history == target[:, None], axis=1)
-        asked = dataclasses.replace(asked, own_bias=asked.own_bias + again)
+        again = jnp.any(known.history == target[:, None], axis=1)
+        own = asked.own_bias + likeness * known.own + repeat * again
+        asked = dataclasses.replace(asked, own_bias=own)
         return _cross_entropy(scores, candidates, asked, target)[0], None
 
     rows = chunk_rows(len(candidates.ids), len(weight))
-    shared, true = (*vectors, repeat), (target, history)
-    total: jax.Array = chunked_losses(losses, rows, shared, candidates, asked, true, weight)[0]
+    shared, true = (*vectors, likeness, repeat), (known, target)
+    constants = candidates, z
+    total: jax.Array = chunked_losses(losses, rows, shared, constants, asked, true, weight)[0]
     return total
 
 

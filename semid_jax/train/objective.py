@@ -11,11 +11,12 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.fusion import ItemViews, see
-from semid_jax.models.hdnag import Generator
+from semid_jax.models.hdnag import Generator, interests
 from semid_jax.models.hdnag_losses import (
     NEVER,
     Asked,
     Candidates,
+    Known,
     LossConfig,
     coarse_loss,
     dense_loss,
@@ -108,12 +109,14 @@ def group_losses(
         made: tuple[jax.Array, jax.Array] = call(coarse, fine, method=Generator.code_vectors)
         return made
 
-    def y(archetype: jax.Array, items: jax.Array) -> jax.Array:
-        return dense_vectors(generator, params, codes.views, archetype, items)
+    def y(z: jax.Array, items: jax.Array) -> jax.Array:
+        made: jax.Array = call(z, items, method=Generator.dense_vectors)
+        return made
 
     read, _ = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
     if generator.has_dense:
-        read = read + y(column, inputs)
+        z = see(codes.views, column, inputs)
+        read = read + y(z, inputs)
     seeds = dropout_seeds(batch, seed, step)
     states = call(read, inputs > 0, seeds, method=Generator.states)
     query = call(states, method=Generator.query)
@@ -130,7 +133,7 @@ def group_losses(
     sample_key, fake_key, digit_key = jax.random.split(key, 3)
     candidates = sample_candidates(codes, sample_key, config.candidates)
 
-    def of_group(part: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
         a, target, weight = part["archetype"], part["target"], part["weight"]
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
         items, bias = code_vectors(coarse, digits)
@@ -149,13 +152,16 @@ def group_losses(
             weight,
         )
         if generator.has_dense:
+            z = see(codes.views, a, candidates.ids)
             sums["dense_loss"] = dense_loss(
                 candidates,
-                (items + y(a, candidates.ids), bias),
+                (items + y(z, candidates.ids), bias),
+                z,
+                params["params"]["likeness"],
                 params["params"]["repeat"],
                 dataclasses.replace(asked, own=asked.own + part["own_dense"]),
+                part["known"],
                 target,
-                part["history"],
                 weight,
             )
         return sums | parts
@@ -164,7 +170,7 @@ def group_losses(
         return a.reshape(B * T, *a.shape[2:])
 
     own, own_bias = code_vectors(cell, fine)
-    positions = {
+    positions: dict[str, Any] = {
         "states": states,
         "own": own,
         "own_bias": own_bias,
@@ -174,7 +180,11 @@ def group_losses(
         "weight": bears,
     }
     if generator.has_dense:
-        positions |= {"own_dense": y(column, targets), "history": seen_so_far(inputs)}
+        interest = interests(z, generator.config.fading)
+        own_z = see(codes.views, column, targets)
+        likeness = jnp.sum(interest * own_z, axis=-1)
+        positions["own_dense"] = y(own_z, targets)
+        positions["known"] = Known(interest, likeness, seen_so_far(inputs))
     groups = jax.tree.map(lambda a: a.reshape(G, group * T, *a.shape[2:]), positions)
     by_group = jax.lax.map(of_group, {**groups, "archetype": archetype[::group]})
     digits = sample_digits(digit_key, generator.digits, config.fine_digits)
@@ -185,15 +195,6 @@ def group_losses(
         "fine_loss": fine_loss(fine_query, tables, flat(cell), flat(fine), flat(bears), digits),
         **jax.tree.map(lambda a: jnp.sum(a, axis=0), by_group),
     }
-
-
-def dense_vectors(
-    generator: Generator, params: Any, views: ItemViews, archetype: jax.Array, items: jax.Array
-) -> jax.Array:
-    """y of items as archetypes see them: int32[...], broadcast, and int32[...] to [..., D]."""
-    z = see(views, archetype, items)
-    y: jax.Array = generator.apply(params, z, items, method=Generator.dense_vectors)
-    return y
 
 
 def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int) -> Losses:
