@@ -51,8 +51,9 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     index = with_model(empty, generator, params)
     of_users = side.coarse, side.fine, side.history, side.archetype
     expected = user_query(generator, params, views, index.tables, *of_users)
-    _, states = user_vectors(generator, params, views, *of_users)
-    content = np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T * 1.1
+    _, states, interest = user_vectors(generator, params, views, *of_users)
+    content = np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
+    content = 1.1 * (content + np.asarray(interest))
     for _ in range(2):
         seen = 0
         for query, rows, n in hdnag_queries(generator, params, index, side, views, batch=8):

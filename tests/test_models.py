@@ -14,7 +14,13 @@ from semid_jax.eval.model import dense_items, dense_query
 from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.fusion import Archetypes, ItemViews
-from semid_jax.models.hdnag import Generator, GeneratorConfig, item_vector, query_vector
+from semid_jax.models.hdnag import (
+    Generator,
+    GeneratorConfig,
+    interests,
+    item_vector,
+    query_vector,
+)
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
@@ -104,19 +110,13 @@ def test_states_do_not_see_later_items():
     assert not np.allclose(before[:, 4:], after[:, 4:])
 
 
-def test_the_interest_is_a_fading_mean_of_what_was_read():
-    rng, _, _, generator, params = world()
-    params["params"]["lag_logits"] = jnp.asarray(rng.normal(size=6), jnp.float32)
-    vectors = rng.normal(size=(2, 6, 16)).astype(np.float32)
-    items = np.ones((2, 6), np.int32)
-    plain = generator.clone(config=dataclasses.replace(generator.config, interest=False))
-    found = states_of(generator, params, vectors, items)
-    found = found - states_of(plain, params, vectors, items)
-    weight = np.exp(np.asarray(params["params"]["lag_logits"]))
+def test_the_interest_is_a_fading_mean_of_the_items_so_far():
+    z = np.random.default_rng(0).normal(size=(2, 6, 3)).astype(np.float32)
+    found = interests(z, 0.7)
     for t in range(6):
-        mean = sum(weight[t - k] * vectors[:, k] for k in range(t + 1)) / weight[: t + 1].sum()
-        np.testing.assert_allclose(found[:, t], np.e * mean, rtol=1e-3, atol=1e-4)
-    assert "lag_logits" not in plain.init(jax.random.key(0), *blank_inputs())["params"]
+        weight = [0.7 ** (t - k) for k in range(t + 1)]
+        mean = sum(w * z[:, k] for k, w in enumerate(weight)) / sum(weight)
+        np.testing.assert_allclose(found[:, t], mean, rtol=1e-4, atol=1e-5)
 
 
 def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_keeps_its_mean():
@@ -148,7 +148,7 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 @pytest.mark.parametrize("dense", ["content", "free"])
 def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     rng, coarse, fine, generator, params = world(dense=dense)
-    params["params"]["repeat"] = jnp.float32(-0.8)
+    params["params"]["repeat"], params["params"]["likeness"] = jnp.float32(-0.8), jnp.float32(0.6)
     views = make_views(rng)
     items = rng.integers(1, N + 1, (4, 7)).astype(np.int32)
     items[2, 5:] = 0
@@ -156,13 +156,16 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     V = np.asarray(params["params"]["dense_in"])
     u = np.asarray(params["params"]["free"]) if dense == "free" else np.zeros((N + 1, 16))
     x, bias, y = np.zeros((A, N + 1, 16)), np.zeros((A, N + 1)), np.zeros((A, N + 1, 16))
+    z = np.zeros((A, N + 1, Z))
     for a in range(A):
         x[a], bias[a] = code_vectors(generator, params, coarse[a], fine[a])
         for i in range(1, N + 1):
             present = [m for m in range(M) if views.mask[i, m]]
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
-            z = sum(float(views.archetypes.alpha[a, m]) / share * views.e[i, m] for m in present)
-            y[a, i] = ((1 + views.archetypes.gate[a]) * z) @ V + u[i]
+            of = sum(float(views.archetypes.alpha[a, m]) / share * views.e[i, m] for m in present)
+            z[a, i] = (1 + views.archetypes.gate[a]) * of
+        y[a] = z[a] @ V + u
+        y[a, 0] = 0
     column = archetype[:, None]
     states = states_of(generator, params, (x + y)[column, inputs].astype(np.float32), inputs)
     s1 = np.einsum("btd,bnd->btn", states, x[archetype]) + bias[archetype][:, None]
@@ -170,6 +173,8 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     for b in range(4):
         for t in range(6):
             s2[b, t, sorted(set(inputs[b, : t + 1]))] -= 0.8
+            interest = np.asarray(interests(z[archetype[b], inputs[b]][None], 0.7))[0, t]
+            s2[b, t] += 0.6 * z[archetype[b]] @ interest
 
     codes = Codes(jnp.asarray(coarse), jnp.asarray(fine), jnp.zeros(N + 1), views)
     batch = {
@@ -200,11 +205,12 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     np.testing.assert_allclose(float(sums["item_losses"]), float(total), rtol=1e-5)
     assert losses.weights["dense_loss"] == 0.7
 
-    kernel = params["params"]["dense_in"]
     alpha = np.asarray(views.archetypes.alpha)[archetype]
     last = inputs.astype(bool).sum(axis=1) - 1
     state, rows = states[np.arange(4), last], np.arange(4)
-    query = dense_query(kernel, views.archetypes, state, alpha, archetype, inputs)
+    interest = np.asarray(interests(z[column, inputs], 0.7))[rows, last].astype(np.float32)
+    asked = state, interest, alpha, archetype, inputs
+    query = dense_query(params, views.archetypes, *asked)
     found = np.tile(np.arange(N + 1, dtype=np.int32)[None, 1:], (4, 1))
     of_s1, of_s2 = s1[rows, last].astype(np.float32), s2[rows, last]
     before = Retrieved(jnp.asarray(found), jnp.asarray(of_s1[:, 1:]), jnp.zeros(4))
