@@ -127,10 +127,11 @@ def evaluate(
       width: T.
       scann_directory: where ScaNN's files go.
     """
-    interactions, views = raw.interactions, tokenizer.views
+    interactions = raw.interactions
+    views, centroids = tokenizer.views, tokenizer.centroids
     dense = dense_items(generator, params, views)
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
-    queries = hdnag_queries(generator, params, index, validation, views)
+    queries = hdnag_queries(generator, params, index, validation, views, centroids)
     metrics: dict[str, Any] = {}
     for name, ranks in validation_ranks(queries, index, validation, dense, config).items():
         metrics |= named(name, summary(ranking_metrics(ranks)))
@@ -139,7 +140,7 @@ def evaluate(
     metrics |= named("validation_search", coarse)
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
-    queries = hdnag_queries(generator, params, index, side, views)
+    queries = hdnag_queries(generator, params, index, side, views, centroids)
     seen = whole_prefix(interactions, side.users)
     _, without = exact_ranks(queries, index, side, seen)
     searches = make_searches(index, config, config.k, scann_directory)

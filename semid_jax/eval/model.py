@@ -16,7 +16,7 @@ from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.fusion import Archetypes, ItemViews, see
-from semid_jax.models.hdnag import Generator, interests, item_bias, query_vector
+from semid_jax.models.hdnag import Centroids, Generator, interests, item_bias, query_vector
 from semid_jax.models.trunk import last_of
 
 
@@ -74,9 +74,9 @@ def make_read_side(
     )
 
 
-def with_model(index: Index, generator: Generator, params: Any) -> Index:
+def with_model(index: Index, generator: Generator, params: Any, centroids: Centroids) -> Index:
     """The index of a catalogue under a model's parameters; its lists stay."""
-    tables = generator.apply(params, method=Generator.tables)
+    tables = generator.apply(params, centroids, method=Generator.tables)
     bias = item_bias(tables, index.entry_coarse, index.entry_fine)
     found = Tables(tables.coarse, tables.fine)
     return dataclasses.replace(index, tables=found, entry_bias=bias)
@@ -86,8 +86,9 @@ def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseIte
     """The catalogue's side of the dense term under a model's parameters; None without one."""
     if not generator.has_dense:
         return None
-    of = params["params"]
-    return DenseItems(views.e, views.mask, of["free"] if generator.has_free else None, of["repeat"])
+    free = params["params"]["free"] if generator.has_free else None
+    repeat = generator.apply(params, method=Generator.repeat)
+    return DenseItems(views.e, views.mask, free, repeat)
 
 
 @functools.partial(jax.jit, static_argnames=("generator",))
@@ -95,44 +96,47 @@ def user_vectors(
     generator: Generator,
     params: Any,
     views: ItemViews,
+    centroids: Centroids,
     coarse: jax.Array,
     fine: jax.Array,
     history: jax.Array,
     archetype: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, jax.Array, jax.Array]:
     """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
     Args:
       generator: module.
       params: parameters.
-      views: of the catalogue; only a model with a dense term reads them.
+      views: of the catalogue.
+      centroids: of the codebook.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
 
     Returns:
-      The query vector of S1, float32[B, D + L d + 1], see `query_vector`; the state, float32[B, D];
-      the interest, float32[B, D_z], None without a dense term.
+      The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; the
+      interest, float32[B, D_z].
     """
-    interest = None
+    mask = history > 0
+    z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
-        vectors, _ = generator.apply(params, coarse, fine, method=Generator.code_vectors)
+        x = generator.apply(params, centroids, coarse, fine, method=Generator.code_vectors).x
         if generator.has_dense:
-            z = see(views, archetype[:, None], history)
-            vectors += generator.apply(params, z, history, method=Generator.dense_vectors)
-            interest = last_of(interests(z, generator.config.fading), history > 0)
-        states = generator.apply(params, vectors, history > 0, method=Generator.states)
-        state = last_of(states, history > 0)
+            x += generator.apply(params, z, history, method=Generator.dense_vectors)
+        states = generator.apply(params, x, mask, method=Generator.states)
+        state = last_of(states, mask)
     with jax.named_scope("heads"):
-        query = generator.apply(params, state, method=Generator.query)
-    return query_vector(query), state, interest
+        interest = last_of(interests(z, generator.config.fading), mask)
+        query = generator.apply(params, centroids, state, interest, method=Generator.query)
+    return query_vector(*query), state, interest
 
 
 def user_query(
     generator: Generator,
     params: Any,
     views: ItemViews,
+    centroids: Centroids,
     tables: Tables,
     coarse: jax.Array,
     fine: jax.Array,
@@ -145,18 +149,21 @@ def user_query(
       generator: module.
       params: parameters.
       views: of the catalogue.
-      tables: code embeddings of the index.
+      centroids: of the codebook.
+      tables: of the index.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
     """
-    vector, _, _ = user_vectors(generator, params, views, coarse, fine, history, archetype)
+    of_users = coarse, fine, history, archetype
+    vector, _, _ = user_vectors(generator, params, views, centroids, *of_users)
     return make_query(vector, tables, archetype)
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames=("generator",))
 def dense_query(
+    generator: Generator,
     params: Any,
     archetypes: Archetypes,
     state: jax.Array,
@@ -168,7 +175,8 @@ def dense_query(
     """What users ask of the dense term: their own weights, the gate of their archetype.
 
     Args:
-      params: of the generator.
+      generator: module.
+      params: parameters.
       archetypes: prototypes.
       state: float32[B, D], s.
       interest: float32[B, D_z], p.
@@ -176,8 +184,9 @@ def dense_query(
       row: int32[B], archetypes.
       history: int32[B, T], right padded.
     """
-    of = params["params"]
-    asked = jnp.dot(state, of["dense_in"].T, precision=PRECISION) + of["likeness"] * interest
+    likeness = generator.apply(params, method=Generator.likeness)
+    asked = jnp.dot(state, params["params"]["dense_in"].T, precision=PRECISION)
+    asked = asked + likeness[2] * interest
     return DenseQuery(state, (1.0 + archetypes.gate[row]) * asked, alpha, history)
 
 
@@ -187,6 +196,7 @@ def hdnag_queries(
     index: Index,
     side: ReadSide,
     views: ItemViews,
+    centroids: Centroids,
     batch: int = BATCH,
     shows_bar: bool = True,
 ) -> Queries:
@@ -197,22 +207,24 @@ def hdnag_queries(
       params: parameters.
       index: with the model's tables.
       side: the users.
-      views: of the catalogue, for the dense term.
+      views: of the catalogue.
+      centroids: of the codebook.
       batch: users of a query.
       shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
 
-    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         codes = part.coarse[:, :width], part.fine[:, :width]
-        history = part.history[:, :width]
-        return user_vectors(generator, params, views, *codes, history, part.archetype)
+        of_users = *codes, part.history[:, :width], part.archetype
+        return user_vectors(generator, params, views, centroids, *of_users)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
         vectors, states, interest, alpha, history = users
+        of_users = alpha, archetype, history
         query = make_query(vectors, index.tables, archetype)
         if not generator.has_dense:
             return query
-        dense = dense_query(params, views.archetypes, states, interest, alpha, archetype, history)
+        dense = dense_query(generator, params, views.archetypes, states, interest, *of_users)
         return query.replace(dense=dense)
 
     users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)

@@ -16,14 +16,14 @@ from semid_jax.decode.score import score_gathered
 from semid_jax.decode.topk import top_k_ties
 from semid_jax.eval.model import ReadSide, user_query
 from semid_jax.models.fusion import ItemViews
-from semid_jax.models.hdnag import Generator
+from semid_jax.models.hdnag import Centroids, Generator
 from semid_jax.profiling import ProfileConfig, trace_phases
 
 
 def trace_decoding(
     generator: Generator,
     params: Any,
-    views: ItemViews,
+    known: tuple[ItemViews, Centroids],
     index: Index,
     side: ReadSide,
     decode: DecodeConfig,
@@ -35,7 +35,7 @@ def trace_decoding(
     Args:
       generator: module.
       params: its parameters.
-      views: of the catalogue.
+      known: views of the catalogue and centroids of its codebook.
       index: with the model's tables.
       side: users to serve; they repeat where there are fewer than the batch takes.
       decode: probes and k.
@@ -66,7 +66,7 @@ def trace_decoding(
     batch = [jnp.asarray(a) for a in (side.coarse, side.fine, side.history, side.archetype)]
     return trace_phases(
         [
-            ("trunk", lambda r: user_query(generator, params, views, index.tables, *batch)),
+            ("trunk", lambda r: user_query(generator, params, *known, index.tables, *batch)),
             ("coarse", lambda r: coarse(r["trunk"])),
             ("gather", lambda r: gather(r["trunk"], r["coarse"])),
             ("fine", lambda r: fine(r["trunk"], r["gather"])),

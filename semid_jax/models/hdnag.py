@@ -2,23 +2,31 @@
 
 Design part 5. An item with semantic ID (c, f_1 .. f_L) scores
 
-    S1(s, i) = <q_c(s), e_c> + sum_j <h_j(s), E[j, f_j]> + b_i,   b_i = sum_j r[c, j, f_j],
+    S1(i) = <q_c, e_c> + sum_j <h_j, E[j, f_j]> + b_i    with b_i = sum_j r[c, j, f_j]
+          + g_1 <p, o_c> + g_2 sum_j <(p R)_j, w[j, f_j]> ,
 
-an inner product of the query [q_c ; h_1 .. h_L ; 1] with the item vector
-[e_c ; E[1, f_1] .. E[L, f_L] ; b_i]. One matrix In reads codes and asks for them: an item's codes
-enter the trunk as In^T [e_c ; E[1, f_1] .. E[L, f_L]], and [q_c ; h_1 .. h_L] = In s. So S1 is also
-<s, In^T [..]> + b_i, one vector of width D per item, and a softmax over the whole catalogue costs
-what it costs SASRec. The coarse logits are a_c(s) = <q_c(s), e_c> / w with a learned w.
+what a user's state s asks of learned code embeddings, and how like the user's interest p is to the
+vector that the ID stands for: o_c is the cell's centroid and w[j, v] a codeword, as the codebook
+has them, R its rotation, and p a fading mean of the history's items in the same space. Only g is
+learned of the second part: likeness to the last items does not overfit, and says what no
+collaborative signal says. So S1 is an inner product of the query [q_c ; g_1 p ; h_1 ; g_2 (p R)_1 ;
+.. ; 1] with the item vector [e_c ; o_c ; E[1, f_1] ; w[1, f_1] ; .. ; b_i].
+
+One matrix In reads codes and asks for them: an item's codes enter the trunk as
+x_i = In^T [e_c ; E[1, f_1] .. E[L, f_L]], and [q_c ; h_1 .. h_L] = In s. Hence
+
+    S1(i) = <s, x_i> + b_i + <p, m_i>,   m_i = g_1 o_c + g_2 R^T [w[1, f_1] .. w[L, f_L]] ,
+
+two vectors per item, and a softmax over the whole catalogue costs about what it costs SASRec. The
+coarse logits are a_c = (<q_c, e_c> + g_1 <p, o_c>) / w with a learned w.
 
 S2 adds a dense term for the best items under S1,
 
-    S2(s, i) = S1(s, i) + <s, y_i> + g <p, z_i> + rho [i in the history],   y_i = V z_i + u_i ,
+    S2(i) = S1(i) + <s, y_i> + g_3 <p, z_i> + rho [i in the history],   y_i = V z_i + u_i ,
 
-z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, p the
-user's interest, a fading mean of the z in the history, and rho what it takes for an item to be
-chosen again. y then also enters the trunk, so that S2 contains SASRec with features. Of <p, z_i>
-only g is learned: how like the last items an item is does not overfit, and says what no
-collaborative signal says.
+z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, and rho
+what it takes for an item to be chosen again. y then also enters the trunk, so that S2 contains
+SASRec with features.
 """
 
 from __future__ import annotations
@@ -35,6 +43,9 @@ from semid_jax.models.trunk import Trunk
 from semid_jax.types import InputError
 
 DENSE = ("none", "content", "free")
+# A score's few scalars are learned so many times faster than its matrices: Adam moves every number
+# by about the learning rate, and these have a longer way to go.
+FASTER = 30.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +61,7 @@ class GeneratorConfig:
       dropout: on the input, the attention weights and the residual branches.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
+      likeness: where g_1, g_2 and g_3 start.
     """
 
     width: int = 128
@@ -60,21 +72,53 @@ class GeneratorConfig:
     dropout: float = 0.2
     dense: str = "none"
     fading: float = 0.7
+    likeness: float = 2.0
+
+
+@struct.dataclass
+class Centroids:
+    """What an ID's codes stand for in the space of items: the codebook, as S1 uses it.
+
+    Attributes:
+      coarse: float32[C, D_z], o_c; zero where the digits alone describe an item.
+      rotation: float32[D_z, D_z], R.
+      fine: float32[L, K, D_z / L], w[j, v]; or float32[L, K, D_z], where a digit describes all
+        dimensions.
+    """
+
+    coarse: jax.Array
+    rotation: jax.Array
+    fine: jax.Array
 
 
 @struct.dataclass
 class CodeTables:
-    """The embeddings that an ID's codes look up.
+    """What an ID's codes look up.
 
     Attributes:
-      coarse: float32[C, D], e_c.
-      fine: float32[L, K, d], unit vectors E[j, v].
+      coarse: float32[C, D + D_z], [e_c ; o_c].
+      fine: float32[L, K, d + d_z], [E[j, v] ; w[j, v]], the first part a unit vector.
       condition: float32[C, L, d], G_j e_c, so that r[c, j, v] = <condition[c, j], E[j, v]>.
     """
 
     coarse: jax.Array
     fine: jax.Array
     condition: jax.Array
+
+
+@struct.dataclass
+class CodeVectors:
+    """Items as S1 meets them: S1 = <s, x> + bias + <p, m>.
+
+    Attributes:
+      x: float32[..., D].
+      m: float32[..., D_z].
+      bias: float32[...].
+    """
+
+    x: jax.Array
+    m: jax.Array
+    bias: jax.Array
 
 
 class Generator(nn.Module):
@@ -118,12 +162,13 @@ class Generator(nn.Module):
             "condition_up", zeros, (c.condition_rank, self.digits, c.digit_width)
         )
         self.coarse_weight = self.param("coarse_weight", nn.initializers.ones, ())
+        start = nn.initializers.constant(c.likeness / FASTER)
+        self.slow_likeness = self.param("likeness", start, (3 if self.has_dense else 2,))
         if self.has_dense:
             self.dense_in = self.param(
                 "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
-            self.likeness = self.param("likeness", nn.initializers.ones, ())
-            self.repeat = self.param("repeat", zeros, ())
+            self.slow_repeat = self.param("repeat", zeros, ())
         if self.has_free:
             self.free = self.param("free", normal(0.02), (self.n_items + 1, c.width))
 
@@ -137,27 +182,44 @@ class Generator(nn.Module):
         """Whether items have free vectors."""
         return self.config.dense == "free"
 
-    def tables(self) -> CodeTables:
-        """The code embeddings as every score uses them."""
+    def likeness(self) -> jax.Array:
+        """g, float32[2], or float32[3] with a dense term."""
+        return FASTER * self.slow_likeness
+
+    def repeat(self) -> jax.Array:
+        """rho, float32[]."""
+        return FASTER * self.slow_repeat
+
+    def tables(self, centroids: Centroids) -> CodeTables:
+        """What the codes look up, as every score uses it."""
         down = self.coarse_codes @ self.condition_down
         return CodeTables(
-            coarse=self.coarse_codes,
-            fine=unit(self.fine_codes),
+            coarse=jnp.concatenate([self.coarse_codes, centroids.coarse], axis=-1),
+            fine=jnp.concatenate([unit(self.fine_codes), centroids.fine], axis=-1),
             condition=jnp.einsum("cr,rld->cld", down, self.condition_up),
         )
 
-    def code_vectors(self, coarse: jax.Array, fine: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Items as the state meets their codes: S1 = <s, vector> + bias.
+    def code_vectors(self, centroids: Centroids, coarse: jax.Array, fine: jax.Array) -> CodeVectors:
+        """Items as S1 meets them.
 
         Args:
+          centroids: of the codebook.
           coarse: int32[...].
           fine: uint8[..., L].
-
-        Returns:
-          (float32[..., D], In^T [e_c ; E[1, f_1] .. E[L, f_L]]; float32[...], b_i).
         """
-        vectors = item_vector(self.tables(), coarse, fine)
-        return vectors[..., :-1] @ self.codes_in, vectors[..., -1]
+        tables, d, likeness = self.tables(centroids), self.config.digit_width, self.likeness()
+        codes = tables.fine[jnp.arange(self.digits), fine.astype(jnp.int32)]
+        learned, words = codes[..., :d], codes[..., d:]
+        if words.shape[-1] == self.content:
+            detail = jnp.sum(words, axis=-2)
+        else:
+            detail = words.reshape(*coarse.shape, -1) @ centroids.rotation.T
+        parts = [self.coarse_codes[coarse], learned.reshape(*coarse.shape, -1)]
+        return CodeVectors(
+            x=jnp.concatenate(parts, axis=-1) @ self.codes_in,
+            m=likeness[0] * centroids.coarse[coarse] + likeness[1] * detail,
+            bias=jnp.sum(tables.condition[coarse] * learned, axis=(-2, -1)),
+        )
 
     def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
         """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
@@ -181,18 +243,40 @@ class Generator(nn.Module):
         states: jax.Array = self.trunk(vectors, seeds)
         return states
 
-    def query(self, states: jax.Array) -> jax.Array:
-        """In s, [q_c ; h_1 .. h_L]: float32[..., D] to float32[..., D + L d]."""
-        return states @ self.codes_in.T
+    def query(
+        self, centroids: Centroids, states: jax.Array, interest: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """What a user asks of the codes' tables.
+
+        Args:
+          centroids: of the codebook.
+          states: float32[..., D], s.
+          interest: float32[..., D_z], p.
+
+        Returns:
+          (float32[..., D + D_z], [q_c ; g_1 p]; float32[..., L, d + d_z], [h_j ; g_2 (p R)_j]).
+        """
+        c, lead, likeness = self.config, states.shape[:-1], self.likeness()
+        asked = states @ self.codes_in.T
+        heads = asked[..., c.width :].reshape(*lead, self.digits, c.digit_width)
+        if centroids.fine.shape[-1] == self.content:
+            parts = jnp.broadcast_to(interest[..., None, :], (*lead, self.digits, self.content))
+        else:
+            parts = (interest @ centroids.rotation).reshape(*lead, self.digits, -1)
+        coarse = [asked[..., : c.width], likeness[0] * interest]
+        fine = [heads, likeness[1] * parts]
+        return jnp.concatenate(coarse, axis=-1), jnp.concatenate(fine, axis=-1)
 
     def __call__(
-        self, coarse: jax.Array, fine: jax.Array, z: jax.Array, items: jax.Array
+        self, centroids: Centroids, coarse: jax.Array, fine: jax.Array, z: jax.Array
     ) -> jax.Array:
-        """Queries of a history, touching every parameter, for `init`."""
-        vectors, bias = self.code_vectors(coarse, fine)
+        """Touches every parameter, for `init`; z is float32[B, T, D_z]."""
+        vectors = self.code_vectors(centroids, coarse, fine)
+        x = vectors.x
         if self.has_dense:
-            vectors = vectors + self.dense_vectors(z, items)
-        return self.query(self.states(vectors, items > 0)) + bias[..., None]
+            x = x + self.dense_vectors(z, coarse)
+        states = self.states(x, coarse >= 0)
+        return self.query(centroids, states, z)[1].sum() + vectors.bias.sum() + vectors.m.sum()
 
 
 def interests(z: jax.Array, fading: float) -> jax.Array:
@@ -211,16 +295,25 @@ def interests(z: jax.Array, fading: float) -> jax.Array:
     return jnp.einsum("tk,bkd->btd", weight / jnp.sum(weight, axis=1, keepdims=True), z)
 
 
-def query_vector(query: jax.Array) -> jax.Array:
-    """[q_c ; h_1 .. h_L ; 1]: float32[..., D + L d] to float32[..., D + L d + 1]."""
-    return jnp.concatenate([query, jnp.ones((*query.shape[:-1], 1))], axis=-1)
+def query_vector(coarse: jax.Array, fine: jax.Array) -> jax.Array:
+    """The query of S1.
+
+    Args:
+      coarse: float32[..., D + D_z], of `Generator.query`.
+      fine: float32[..., L, d + d_z].
+
+    Returns:
+      float32[..., D + D_z + L (d + d_z) + 1].
+    """
+    lead = coarse.shape[:-1]
+    return jnp.concatenate([coarse, fine.reshape(*lead, -1), jnp.ones((*lead, 1))], axis=-1)
 
 
 def item_bias(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Array:
     """b_i = sum_j r[c, j, f_j], the additive condition of an ID.
 
     Args:
-      tables: code embeddings.
+      tables: what codes look up.
       coarse: int32[...].
       fine: uint8[..., L].
 
@@ -231,18 +324,18 @@ def item_bias(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Arr
 
 
 def item_vector(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Array:
-    """[e_c ; E[1, f_1] .. E[L, f_L] ; b_i].
+    """[e_c ; o_c ; E[1, f_1] ; w[1, f_1] .. E[L, f_L] ; w[L, f_L] ; b_i].
 
     Args:
-      tables: code embeddings.
+      tables: what codes look up.
       coarse: int32[...].
       fine: uint8[..., L].
 
     Returns:
-      float32[..., D + L d + 1].
+      float32[..., D + D_z + L (d + d_z) + 1].
     """
-    digit = jnp.arange(fine.shape[-1])
-    codes = tables.fine[digit, fine.astype(jnp.int32)]
-    bias = jnp.sum(tables.condition[coarse] * codes, axis=(-2, -1))
+    codes = tables.fine[jnp.arange(fine.shape[-1]), fine.astype(jnp.int32)]
+    learned = codes[..., : tables.condition.shape[-1]]
+    bias = jnp.sum(tables.condition[coarse] * learned, axis=(-2, -1))
     flat = codes.reshape(*coarse.shape, -1)
     return jnp.concatenate([tables.coarse[coarse], flat, bias[..., None]], axis=-1)

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.chunked import chunk_rows, chunked_loss, chunked_losses
-from semid_jax.models.hdnag import CodeTables
+from semid_jax.models.hdnag import CodeTables, CodeVectors
 
 NEVER = 1e9  # subtracted from the score of what must not count
 
@@ -103,7 +103,7 @@ def fine_loss(
     """Mean over digits of the cross-entropy of the true codeword, given the true cell.
 
     Args:
-      fine_query: float32[n, L, d], h_j(s).
+      fine_query: float32[n, L, d + d_z], of `Generator.query`.
       tables: code embeddings.
       cell: int32[n].
       fine: uint8[n, L].
@@ -119,7 +119,8 @@ def fine_loss(
     ) -> jax.Array:
         codewords, condition = shared
         cell, fine = true
-        logits = jnp.einsum("nld,lkd->lnk", query + condition[cell], codewords)
+        query = query.at[..., : condition.shape[-1]].add(condition[cell])
+        logits = jnp.einsum("nld,lkd->lnk", query, codewords)
         own = jnp.take_along_axis(logits, fine.T.astype(jnp.int32)[..., None], -1)[..., 0]
         return jnp.mean(jax.nn.logsumexp(logits, axis=-1) - own, axis=0)
 
@@ -135,25 +136,39 @@ class Asked:
 
     Attributes:
       states: float32[n, D], s.
-      own: float32[n, D], the vector of the true item.
-      own_bias: float32[n].
+      own: vectors of the true items, [n, ...].
     """
 
     states: jax.Array
-    own: jax.Array
-    own_bias: jax.Array
+    own: CodeVectors
+
+
+@struct.dataclass
+class Known:
+    """What no gradient changes at these positions.
+
+    Attributes:
+      target: int32[n].
+      cell: int32[n], of the target.
+      interest: float32[n, D_z], p.
+      history: int32[n, T], the items up to each position, each at most once, the rest 0.
+    """
+
+    target: jax.Array
+    cell: jax.Array
+    interest: jax.Array
+    history: jax.Array
 
 
 def item_losses(
     config: LossConfig,
     candidates: Candidates,
-    vectors: tuple[jax.Array, jax.Array],
-    fakes: tuple[jax.Array, jax.Array],
+    vectors: CodeVectors,
+    fakes: CodeVectors,
     masses: jax.Array,
     asked: Asked,
     coarse_logits: jax.Array,
-    target: jax.Array,
-    cell: jax.Array,
+    known: Known,
     weight: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Item-level cross-entropy on S1, hierarchical alignment and validity, together.
@@ -165,13 +180,12 @@ def item_losses(
     Args:
       config: weights.
       candidates: S items.
-      vectors: of the candidates, float32[S, D] and float32[S], so that S1 = <s, vector> + bias.
-      fakes: the like of fake codes, float32[V, D] and float32[V].
+      vectors: of the candidates.
+      fakes: of fake codes, V.
       masses: float32[S, C], one-hot cells of the candidates.
       asked: n positions.
       coarse_logits: float32[n, C].
-      target: int32[n].
-      cell: int32[n], of the target.
+      known: of the positions.
       weight: float32[n].
 
     Returns:
@@ -180,77 +194,51 @@ def item_losses(
     """
 
     def losses(
-        shared: tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+        shared: tuple[CodeVectors, CodeVectors],
         constants: tuple[Candidates, jax.Array],
         positions: tuple[Asked, jax.Array],
-        true: tuple[jax.Array, jax.Array],
+        known: Known,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        (items, bias), (fakes, fake_bias) = shared
+        vectors, fakes = shared
         candidates, masses = constants
         asked, coarse_logits = positions
-        target, cell = true
-        scores = asked.states @ items.T + bias
-        loss, log_total, scores = _cross_entropy(scores, candidates, asked, target)
+        scores = _scores(asked, known, vectors)
+        own = _own_score(asked, known)
+        loss, log_total, scores = _cross_entropy(scores, own, candidates, known.target)
         mass = jnp.exp(jax.lax.stop_gradient(scores - log_total[:, None])) @ masses
-        own = jnp.exp(-jax.lax.stop_gradient(loss))
-        mass = mass.at[jnp.arange(len(cell)), cell].add(own)
+        of_own = jnp.exp(-jax.lax.stop_gradient(loss))
+        mass = mass.at[jnp.arange(len(loss)), known.cell].add(of_own)
         log_q = jax.nn.log_softmax(coarse_logits)
         kl = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
-        fake = jax.nn.logsumexp(asked.states @ fakes.T + fake_bias, axis=-1)
+        fake = jax.nn.logsumexp(_scores(asked, known, fakes), axis=-1)
         validity = jax.nn.softplus(fake - log_total)
         total = config.item * loss + config.alignment * kl + config.validity * validity
         return total, {"item_loss": loss, "alignment_loss": kl, "validity_loss": validity}
 
     rows = chunk_rows(len(candidates.ids), len(weight))
+    shared, constants, positions = (vectors, fakes), (candidates, masses), (asked, coarse_logits)
     made: tuple[jax.Array, dict[str, jax.Array]] = chunked_losses(
-        losses,
-        rows,
-        (vectors, fakes),
-        (candidates, masses),
-        (asked, coarse_logits),
-        (target, cell),
-        weight,
+        losses, rows, shared, constants, positions, known, weight
     )
     return made
 
 
-@struct.dataclass
-class Known:
-    """What S2 reads that no gradient changes.
-
-    Attributes:
-      interest: float32[n, D_z], p.
-      own: float32[n], <p, z> of the true item.
-      history: int32[n, T], the items up to each position, each at most once, the rest 0.
-    """
-
-    interest: jax.Array
-    own: jax.Array
-    history: jax.Array
-
-
 def dense_loss(
     candidates: Candidates,
-    vectors: tuple[jax.Array, jax.Array],
-    z: jax.Array,
-    likeness: jax.Array,
+    vectors: CodeVectors,
     repeat: jax.Array,
     asked: Asked,
     known: Known,
-    target: jax.Array,
     weight: jax.Array,
 ) -> jax.Array:
     """Item-level cross-entropy on S2.
 
     Args:
       candidates: S items.
-      vectors: of the candidates, float32[S, D] and float32[S].
-      z: of the candidates, float32[S, D_z].
-      likeness: g, float32[].
+      vectors: of the candidates, x + y and m + g_3 z.
       repeat: rho, float32[].
-      asked: n positions.
+      asked: n positions, the vectors of their true items being like those of the candidates.
       known: of the positions.
-      target: int32[n].
       weight: float32[n].
 
     Returns:
@@ -258,36 +246,40 @@ def dense_loss(
     """
 
     def losses(
-        shared: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
-        constants: tuple[Candidates, jax.Array],
-        asked: Asked,
-        true: tuple[Known, jax.Array],
+        shared: tuple[CodeVectors, jax.Array], candidates: Candidates, asked: Asked, known: Known
     ) -> tuple[jax.Array, None]:
-        items, bias, likeness, repeat = shared
-        candidates, z = constants
-        known, target = true
+        vectors, repeat = shared
+        last = len(candidates.ids) - 1
         place = jnp.searchsorted(candidates.ids, known.history)
-        found = candidates.ids[jnp.minimum(place, len(z) - 1)] == known.history
-        place = jnp.where(found, place, len(z))
-        scores = asked.states @ items.T + bias + likeness * (known.interest @ z.T)
+        found = candidates.ids[jnp.minimum(place, last)] == known.history
+        place = jnp.where(found, place, last + 1)
+        scores = _scores(asked, known, vectors)
         scores = scores.at[jnp.arange(len(place))[:, None], place].add(repeat, mode="drop")
-        again = jnp.any(known.history == target[:, None], axis=1)
-        own = asked.own_bias + likeness * known.own + repeat * again
-        asked = dataclasses.replace(asked, own_bias=own)
-        return _cross_entropy(scores, candidates, asked, target)[0], None
+        again = jnp.any(known.history == known.target[:, None], axis=1)
+        own = _own_score(asked, known) + repeat * again
+        return _cross_entropy(scores, own, candidates, known.target)[0], None
 
     rows = chunk_rows(len(candidates.ids), len(weight))
-    shared, true = (*vectors, likeness, repeat), (known, target)
-    constants = candidates, z
-    total: jax.Array = chunked_losses(losses, rows, shared, constants, asked, true, weight)[0]
+    shared = vectors, repeat
+    total: jax.Array = chunked_losses(losses, rows, shared, candidates, asked, known, weight)[0]
     return total
 
 
+def _scores(asked: Asked, known: Known, vectors: CodeVectors) -> jax.Array:
+    """float32[n, S], of n positions and S items."""
+    return asked.states @ vectors.x.T + known.interest @ vectors.m.T + vectors.bias
+
+
+def _own_score(asked: Asked, known: Known) -> jax.Array:
+    """float32[n], of the true items."""
+    of_state = jnp.sum(asked.states * asked.own.x, axis=-1)
+    return of_state + jnp.sum(known.interest * asked.own.m, axis=-1) + asked.own.bias
+
+
 def _cross_entropy(
-    scores: jax.Array, candidates: Candidates, asked: Asked, target: jax.Array
+    scores: jax.Array, own: jax.Array, candidates: Candidates, target: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """-log p of the true item, log of the sum over it and the candidates, scores as they count."""
-    own = jnp.sum(asked.states * asked.own, axis=-1) + asked.own_bias
     hit = target[:, None] == candidates.ids
     scores = jnp.where(hit, -NEVER, scores - candidates.log_count)
     log_total = jnp.logaddexp(own, jax.nn.logsumexp(scores, axis=-1))

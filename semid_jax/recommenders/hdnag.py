@@ -24,8 +24,7 @@ from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_mode
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.users import mean_metrics
-from semid_jax.models.fusion import ItemViews
-from semid_jax.models.hdnag import Generator, GeneratorConfig
+from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.profiling import ProfileConfig
@@ -69,7 +68,7 @@ def run(
     index = index_stage(config, workdir, tokenizer, generator, params)
     evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
-        profile_stage(config, workdir, evaluation.side, generator, params, tokenizer.views, index)
+        profile_stage(config, workdir, evaluation.side, generator, params, tokenizer, index)
     seconds = {
         "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
         "train": progress.seconds,
@@ -130,16 +129,17 @@ def train_stage(
         tokenizer.points.shape[-1],
     )
     batches = make_batches(config, raw.interactions, tokenizer.archetype)
-    params = start_codes(initialise(generator, config.seed), book, config.seed)
+    params = start_codes(initialise(generator, tokenizer.centroids, config.seed), book, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
-    empty = empty_index(tokenizer, config.model)
+    empty = empty_index(tokenizer, generator)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
     def validate(params: Any) -> dict[str, float]:
-        index = with_model(empty, generator, params)
-        queries = hdnag_queries(generator, params, index, side, codes.views, shows_bar=False)
+        index = with_model(empty, generator, params, codes.centroids)
+        known = codes.views, codes.centroids
+        queries = hdnag_queries(generator, params, index, side, *known, shows_bar=False)
         dense = dense_items(generator, params, codes.views)
         ranks = validation_ranks(queries, index, side, dense, decode)
         found = mean_metrics(ranks["validation"])
@@ -152,12 +152,12 @@ def train_stage(
     return generator, best, progress
 
 
-def initialise(generator: Generator, seed: int) -> Any:
+def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
     """The generator's parameters before training."""
     blank = jnp.zeros((1, 2), jnp.int32)
     digits = jnp.zeros((1, 2, generator.digits), jnp.uint8)
     z = jnp.zeros((1, 2, generator.content))
-    return generator.init(jax.random.key(seed), blank, digits, z, blank)
+    return generator.init(jax.random.key(seed), centroids, blank, digits, z)
 
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
@@ -167,16 +167,19 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
         jnp.asarray(tokenizer.fine),
         jnp.asarray(log_proposal(counts)),
         tokenizer.views,
+        tokenizer.centroids,
     )
 
 
-def empty_index(tokenizer: Tokenizer, model: ConfigDict) -> Index:
+def empty_index(tokenizer: Tokenizer, generator: Generator) -> Index:
     """The index before a model has given it embeddings."""
-    book = tokenizer.book
-    tables = Tables(
-        jnp.zeros((book.cells, model.width)),
-        jnp.zeros((book.digits, book.codewords, model.digit_width)),
+    shapes = jax.eval_shape(
+        lambda key: generator.init_with_output(key, tokenizer.centroids, method=Generator.tables)[
+            0
+        ],
+        jax.random.key(0),
     )
+    tables = Tables(jnp.zeros(shapes.coarse.shape), jnp.zeros(shapes.fine.shape))
     bias = np.zeros(tokenizer.coarse.shape, np.float32)
     return build_index(tokenizer.coarse, tokenizer.fine, bias, tables)
 
@@ -193,7 +196,7 @@ def index_stage(
     settings = config.model.to_dict()
     if not artifacts.matches(directory, "index", inputs, settings):
         started = time.perf_counter()
-        made = with_model(empty_index(tokenizer, config.model), generator, params)
+        made = with_model(empty_index(tokenizer, generator), generator, params, tokenizer.centroids)
         arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
         artifacts.write(directory, "index", arrays, inputs, settings, since(started))
     return index_from_arrays(artifacts.read(directory, "index")[0])
@@ -235,14 +238,15 @@ def profile_stage(
     side: ReadSide,
     generator: Generator,
     params: Any,
-    views: ItemViews,
+    tokenizer: Tokenizer,
     index: Index,
 ) -> None:
     """The phase table of decode steps, and the trace that it was read from."""
     settings: ProfileConfig = section(config, "profile", ProfileConfig)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
     directory = workdir / "profile"
-    table = trace_decoding(generator, params, views, index, side, decode, settings, directory)
+    known = tokenizer.views, tokenizer.centroids
+    table = trace_decoding(generator, params, known, index, side, decode, settings, directory)
     disk.write_json(directory / "phases.json", table)
     columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from typing import Any
 
@@ -11,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.fusion import ItemViews, see
-from semid_jax.models.hdnag import Generator, interests
+from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, interests
 from semid_jax.models.hdnag_losses import (
     NEVER,
     Asked,
@@ -36,13 +35,15 @@ class Codes:
       coarse: int32[A, N + 1].
       fine: uint8[A, N + 1, L].
       log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
-      views: items as the archetypes see them; only the dense term asks for them.
+      views: items as the archetypes see them.
+      centroids: what the codes stand for.
     """
 
     coarse: jax.Array
     fine: jax.Array
     log_proposal: jax.Array
     views: ItemViews
+    centroids: Centroids
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
@@ -105,26 +106,23 @@ def group_losses(
     column = archetype[:, None]
     call = functools.partial(generator.apply, params)
 
-    def code_vectors(coarse: jax.Array, fine: jax.Array) -> tuple[jax.Array, jax.Array]:
-        made: tuple[jax.Array, jax.Array] = call(coarse, fine, method=Generator.code_vectors)
+    def code_vectors(coarse: jax.Array, fine: jax.Array) -> CodeVectors:
+        made: CodeVectors = call(codes.centroids, coarse, fine, method=Generator.code_vectors)
         return made
 
-    def y(z: jax.Array, items: jax.Array) -> jax.Array:
-        made: jax.Array = call(z, items, method=Generator.dense_vectors)
-        return made
+    def with_dense(vectors: CodeVectors, z: jax.Array, items: jax.Array) -> CodeVectors:
+        y = call(z, items, method=Generator.dense_vectors)
+        m = vectors.m + call(method=Generator.likeness)[2] * z
+        return CodeVectors(vectors.x + y, m, vectors.bias)
 
-    read, _ = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
+    z = see(codes.views, column, inputs)
+    read = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
     if generator.has_dense:
-        z = see(codes.views, column, inputs)
-        read = read + y(z, inputs)
-    seeds = dropout_seeds(batch, seed, step)
-    states = call(read, inputs > 0, seeds, method=Generator.states)
-    query = call(states, method=Generator.query)
-    coarse_query, fine_query = (
-        query[..., : generator.config.width],
-        query[..., generator.config.width :],
-    )
-    tables = call(method=Generator.tables)
+        read = with_dense(read, z, inputs)
+    states = call(read.x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
+    interest = interests(z, generator.config.fading)
+    coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
+    tables = call(codes.centroids, method=Generator.tables)
     coarse_logits = coarse_query @ tables.coarse.T / params["params"]["coarse_weight"]
     cell, fine = codes.coarse[column, targets], codes.fine[column, targets]
     bears = (targets > 0).astype(jnp.float32)
@@ -134,65 +132,54 @@ def group_losses(
     candidates = sample_candidates(codes, sample_key, config.candidates)
 
     def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
-        a, target, weight = part["archetype"], part["target"], part["weight"]
+        a, weight, known = part["archetype"], part["weight"], part["known"]
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
-        items, bias = code_vectors(coarse, digits)
-        asked = Asked(part["states"], part["own"], part["own_bias"])
+        vectors = code_vectors(coarse, digits)
         sums = {}
         sums["item_losses"], parts = item_losses(
             config,
             candidates,
-            (items, bias),
+            vectors,
             code_vectors(*fake_codes(fake_key, coarse, digits, config.fakes)),
             jax.nn.one_hot(coarse, generator.cells),
-            asked,
+            Asked(part["states"], part["own"]),
             part["coarse_logits"],
-            target,
-            part["cell"],
+            known,
             weight,
         )
         if generator.has_dense:
-            z = see(codes.views, a, candidates.ids)
             sums["dense_loss"] = dense_loss(
                 candidates,
-                (items + y(z, candidates.ids), bias),
-                z,
-                params["params"]["likeness"],
-                params["params"]["repeat"],
-                dataclasses.replace(asked, own=asked.own + part["own_dense"]),
-                part["known"],
-                target,
+                with_dense(vectors, see(codes.views, a, candidates.ids), candidates.ids),
+                call(method=Generator.repeat),
+                Asked(part["states"], part["own_dense"]),
+                known,
                 weight,
             )
         return sums | parts
 
-    def flat(a: jax.Array) -> jax.Array:
-        return a.reshape(B * T, *a.shape[2:])
-
-    own, own_bias = code_vectors(cell, fine)
+    own = code_vectors(cell, fine)
     positions: dict[str, Any] = {
         "states": states,
         "own": own,
-        "own_bias": own_bias,
         "coarse_logits": coarse_logits,
-        "target": targets,
-        "cell": cell,
+        "known": Known(targets, cell, interest, seen_so_far(inputs)),
         "weight": bears,
     }
     if generator.has_dense:
-        interest = interests(z, generator.config.fading)
-        own_z = see(codes.views, column, targets)
-        likeness = jnp.sum(interest * own_z, axis=-1)
-        positions["own_dense"] = y(own_z, targets)
-        positions["known"] = Known(interest, likeness, seen_so_far(inputs))
+        positions["own_dense"] = with_dense(own, see(codes.views, column, targets), targets)
     groups = jax.tree.map(lambda a: a.reshape(G, group * T, *a.shape[2:]), positions)
     by_group = jax.lax.map(of_group, {**groups, "archetype": archetype[::group]})
     digits = sample_digits(digit_key, generator.digits, config.fine_digits)
-    fine_query = fine_query.reshape(B * T, generator.digits, -1)
+
+    def flat(a: jax.Array) -> jax.Array:
+        return a.reshape(B * T, *a.shape[2:])
+
+    true = flat(cell), flat(fine), flat(bears)
     return {
         "count": jnp.sum(bears),
         "coarse_loss": coarse_loss(coarse_logits, cell, bears),
-        "fine_loss": fine_loss(fine_query, tables, flat(cell), flat(fine), flat(bears), digits),
+        "fine_loss": fine_loss(flat(fine_query), tables, *true, digits),
         **jax.tree.map(lambda a: jnp.sum(a, axis=0), by_group),
     }
 

@@ -17,6 +17,7 @@ from semid_jax.models.fusion import (
     fuse,
     user_features,
 )
+from semid_jax.models.hdnag import Centroids
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
@@ -72,6 +73,13 @@ class Tokenizer:
     def views(self) -> ItemViews:
         """What it takes to see any item as any archetype does."""
         return ItemViews(self.frozen.e, self.frozen.mask, self.archetypes)
+
+    @property
+    def centroids(self) -> Centroids:
+        """What the codes stand for, as S1 uses it."""
+        book = self.book
+        coarse = jnp.zeros_like(book.coarse) if book.absolute else book.coarse
+        return Centroids(coarse, book.rotation, book.fine)
 
     def fired(self, window: int, position: np.ndarray) -> np.ndarray:
         """bool[nnz], where drift stands above its threshold."""
