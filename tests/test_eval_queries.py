@@ -15,9 +15,9 @@ from semid_jax.eval.model import (
     with_model,
 )
 from semid_jax.models.fusion import Archetypes, ItemViews
-from semid_jax.models.hdnag import Generator, GeneratorConfig
+from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig
 
-A, N, L, K, C, U, T, Z = 2, 20, 4, 8, 5, 37, 12, 6
+A, N, L, K, C, U, T, Z = 2, 20, 4, 8, 5, 37, 12, 8
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, dense="free")
 
 
@@ -39,24 +39,26 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
         assert (np.diff(lengths[side.archetype == a]) >= 0).all()
 
     generator = Generator(CONFIG, C, L, K, T, N, Z)
-    blank = side.coarse[:1], side.fine[:1], np.zeros((1, T, Z)), side.history[:1]
-    params = generator.init(jax.random.key(0), *blank)
+    centroids = Centroids(jnp.ones((C, Z)), jnp.eye(Z), jnp.ones((L, K, Z // L)))
+    blank = side.coarse[:1], side.fine[:1], np.zeros((1, T, Z))
+    params = generator.init(jax.random.key(0), centroids, *blank)
     views = ItemViews(
         jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
         jnp.ones((N + 1, 2), bool),
         Archetypes(jnp.ones((A, 2)) / 2, jnp.zeros((A, Z)), jnp.ones((A, Z)) / 10),
     )
-    tables = Tables(jnp.zeros((C, 16)), jnp.zeros((L, K, 4)))
+    tables = Tables(jnp.zeros((C, 16 + Z)), jnp.zeros((L, K, 4 + Z // L)))
     empty = build_index(coarse, fine, np.zeros((A, N + 1), np.float32), tables)
-    index = with_model(empty, generator, params)
+    index = with_model(empty, generator, params, centroids)
     of_users = side.coarse, side.fine, side.history, side.archetype
-    expected = user_query(generator, params, views, index.tables, *of_users)
-    _, states, interest = user_vectors(generator, params, views, *of_users)
+    expected = user_query(generator, params, views, centroids, index.tables, *of_users)
+    _, states, interest = user_vectors(generator, params, views, centroids, *of_users)
     content = np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
-    content = 1.1 * (content + np.asarray(interest))
+    content = 1.1 * (content + CONFIG.likeness * np.asarray(interest))
+    known = views, centroids
     for _ in range(2):
         seen = 0
-        for query, rows, n in hdnag_queries(generator, params, index, side, views, batch=8):
+        for query, rows, n in hdnag_queries(generator, params, index, side, *known, batch=8):
             assert len(query.archetype) == 8
             for name in ("vector", "coarse", "fine", "archetype"):
                 np.testing.assert_allclose(

@@ -13,8 +13,11 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.eval.model import dense_items, dense_query
 from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
+from semid_jax.models.encoders import unit
 from semid_jax.models.fusion import Archetypes, ItemViews
 from semid_jax.models.hdnag import (
+    FASTER,
+    Centroids,
     Generator,
     GeneratorConfig,
     interests,
@@ -28,7 +31,7 @@ from semid_jax.train.step import TrainState, make_step
 from semid_jax.types import InputError
 
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, condition_rank=3, dropout=0.1)
-A, N, L, K, C, M, Z = 2, 20, 4, 8, 5, 2, 6
+A, N, L, K, C, M, Z = 2, 20, 4, 8, 5, 2, 8
 
 
 def world(seed=0, dense="none"):
@@ -36,15 +39,24 @@ def world(seed=0, dense="none"):
     coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
     fine = rng.integers(0, K, (A, N + 1, L)).astype(np.uint8)
     generator = Generator(dataclasses.replace(CONFIG, dense=dense), C, L, K, 6, N, Z)
-    params = generator.init(jax.random.key(seed), *blank_inputs())
+    params = generator.init(jax.random.key(seed), make_centroids(), *blank_inputs())
     # The condition starts at zero; a test of it needs it to be something.
     params["params"]["condition_up"] = jnp.asarray(rng.normal(size=(3, L, 4)), jnp.float32)
     return rng, coarse, fine, generator, params
 
 
+def make_centroids(width=Z // L):
+    rng = np.random.default_rng(7)
+    return Centroids(
+        jnp.asarray(rng.normal(size=(C, Z)), jnp.float32),
+        jnp.asarray(np.linalg.qr(rng.normal(size=(Z, Z)))[0], jnp.float32),
+        jnp.asarray(rng.normal(size=(L, K, width)), jnp.float32),
+    )
+
+
 def blank_inputs():
     blank = jnp.zeros((1, 2), jnp.int32)
-    return blank, jnp.zeros((1, 2, L), jnp.uint8), jnp.zeros((1, 2, Z)), blank
+    return blank, jnp.zeros((1, 2, L), jnp.uint8), jnp.zeros((1, 2, Z))
 
 
 def make_views(rng):
@@ -62,37 +74,51 @@ def make_views(rng):
     )
 
 
+def make_codes(coarse, fine, log_proposal, views):
+    return Codes(jnp.asarray(coarse), jnp.asarray(fine), log_proposal, views, make_centroids())
+
+
 def states_of(generator, params, vectors, items):
     return np.asarray(generator.apply(params, vectors, items > 0, method=Generator.states))
 
 
-def code_vectors(generator, params, coarse, fine):
-    made = generator.apply(params, coarse, fine, method=Generator.code_vectors)
-    return [np.asarray(a) for a in made]
+def code_vectors(generator, params, coarse, fine, centroids=None):
+    asked = centroids or make_centroids(), coarse, fine
+    return jax.tree.map(np.asarray, generator.apply(params, *asked, method=Generator.code_vectors))
 
 
-def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_one_vector_per_item():
+@pytest.mark.parametrize("width", [Z // L, Z])
+def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_two_vectors_per_item(width):
     rng, coarse, fine, generator, params = world()
+    centroids = make_centroids(width)
+    likeness = np.array([0.7, -1.3])
+    params["params"]["likeness"] = jnp.asarray(likeness / FASTER, jnp.float32)
     history = rng.integers(1, N + 1, (3, 6))
-    read, _ = code_vectors(generator, params, coarse[0][history], fine[0][history])
-    states = states_of(generator, params, read, history)
-    query = generator.apply(params, states, method=Generator.query)
-    tables = generator.apply(params, method=Generator.tables)
-    found = query_vector(query) @ item_vector(tables, coarse[0], fine[0]).T
-    items, bias = code_vectors(generator, params, coarse[0], fine[0])
-    np.testing.assert_allclose(found, states @ items.T + bias, rtol=1e-4, atol=1e-4)
-    e, E = np.asarray(tables.coarse), np.asarray(tables.fine)
+    read = code_vectors(generator, params, coarse[0][history], fine[0][history], centroids)
+    states = states_of(generator, params, read.x, history)
+    interest = rng.normal(size=(3, 6, Z)).astype(np.float32)
+    query = generator.apply(params, centroids, states, interest, method=Generator.query)
+    tables = generator.apply(params, centroids, method=Generator.tables)
+    found = query_vector(*query) @ item_vector(tables, coarse[0], fine[0]).T
+    items = code_vectors(generator, params, coarse[0], fine[0], centroids)
+    by_vectors = states @ items.x.T + interest @ items.m.T + items.bias
+    np.testing.assert_allclose(found, by_vectors, rtol=1e-3, atol=1e-3)
     p = params["params"]
-    In = np.asarray(p["codes_in"])
+    e, E = np.asarray(p["coarse_codes"]), np.asarray(unit(p["fine_codes"]))
+    In, words = np.asarray(p["codes_in"]), np.asarray(centroids.fine)
     for b, t, i in ((0, 0, 1), (1, 5, 7), (2, 3, 20)):
-        c = coarse[0, i]
+        c, like = coarse[0, i], interest[b, t]
         score = np.dot(In[:16] @ states[b, t], e[c])
+        score += likeness[0] * np.dot(like, np.asarray(centroids.coarse)[c])
+        turned = like @ np.asarray(centroids.rotation)
         for j in range(L):
             f = fine[0, i, j]
             h = In[16 + 4 * j : 20 + 4 * j] @ states[b, t]
             G = np.asarray(p["condition_down"] @ p["condition_up"][:, j])
             score += np.dot(h, E[j, f]) + np.dot(e[c] @ G, E[j, f])
-        np.testing.assert_allclose(found[b, t, i], score, rtol=1e-4, atol=1e-4)
+            part = like if width == Z else turned[2 * j : 2 * j + 2]
+            score += likeness[1] * np.dot(part, words[j, f])
+        np.testing.assert_allclose(found[b, t, i], score, rtol=1e-3, atol=1e-3)
 
 
 def test_states_do_not_see_later_items():
@@ -102,8 +128,8 @@ def test_states_do_not_see_later_items():
     changed[:, 4] = changed[:, 4] % N + 1
 
     def states(items):
-        read, _ = code_vectors(generator, params, coarse[0][items], fine[0][items])
-        return states_of(generator, params, read, items)
+        read = code_vectors(generator, params, coarse[0][items], fine[0][items])
+        return states_of(generator, params, read.x, items)
 
     before, after = states(history), states(changed)
     np.testing.assert_array_equal(before[:, :4], after[:, :4])
@@ -121,8 +147,8 @@ def test_the_interest_is_a_fading_mean_of_the_items_so_far():
 
 def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_keeps_its_mean():
     rng, coarse, fine, generator, params = world()
-    tables = generator.apply(params, method=Generator.tables)
-    h = rng.normal(size=(6, L, 4)).astype(np.float32)
+    tables = generator.apply(params, make_centroids(), method=Generator.tables)
+    h = rng.normal(size=(6, L, 6)).astype(np.float32)
     cell, codes = coarse[0, 1:7], fine[0, 1:7]
     weight = np.array([1, 1, 0, 1, 1, 1], np.float32)
 
@@ -133,7 +159,7 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
     expected = 0.0
     for n in np.flatnonzero(weight):
         for j in range(L):
-            logits = E[j] @ (h[n, j] + r[cell[n], j])
+            logits = E[j] @ h[n, j] + E[j, :, :4] @ r[cell[n], j]
             expected += (np.log(np.exp(logits).sum()) - logits[codes[n, j]]) / L
     np.testing.assert_allclose(loss(range(L)), expected, rtol=1e-4)
     one_by_one = [loss([j]) for j in range(L)]
@@ -148,17 +174,17 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 @pytest.mark.parametrize("dense", ["content", "free"])
 def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     rng, coarse, fine, generator, params = world(dense=dense)
-    params["params"]["repeat"], params["params"]["likeness"] = jnp.float32(-0.8), jnp.float32(0.6)
+    params["params"]["repeat"] = jnp.float32(-0.8 / FASTER)
+    params["params"]["likeness"] = jnp.asarray([0.2, 0.5, 0.6], jnp.float32) / FASTER
     views = make_views(rng)
     items = rng.integers(1, N + 1, (4, 7)).astype(np.int32)
     items[2, 5:] = 0
     inputs, targets, archetype = items[:, :-1], items[:, 1:], np.array([0, 0, 1, 1], np.int32)
     V = np.asarray(params["params"]["dense_in"])
     u = np.asarray(params["params"]["free"]) if dense == "free" else np.zeros((N + 1, 16))
-    x, bias, y = np.zeros((A, N + 1, 16)), np.zeros((A, N + 1)), np.zeros((A, N + 1, 16))
-    z = np.zeros((A, N + 1, Z))
+    y, z = np.zeros((A, N + 1, 16)), np.zeros((A, N + 1, Z))
+    items_of = code_vectors(generator, params, coarse, fine)
     for a in range(A):
-        x[a], bias[a] = code_vectors(generator, params, coarse[a], fine[a])
         for i in range(1, N + 1):
             present = [m for m in range(M) if views.mask[i, m]]
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
@@ -167,16 +193,19 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
         y[a] = z[a] @ V + u
         y[a, 0] = 0
     column = archetype[:, None]
-    states = states_of(generator, params, (x + y)[column, inputs].astype(np.float32), inputs)
-    s1 = np.einsum("btd,bnd->btn", states, x[archetype]) + bias[archetype][:, None]
+    x = (items_of.x + y)[column, inputs].astype(np.float32)
+    states = states_of(generator, params, x, inputs)
+    interest = np.asarray(interests(z[column, inputs], 0.7), np.float32)
+    s1 = np.einsum("btd,bnd->btn", states, items_of.x[archetype])
+    s1 += np.einsum("btd,bnd->btn", interest, items_of.m[archetype])
+    s1 += items_of.bias[archetype][:, None]
     s2 = s1 + np.einsum("btd,bnd->btn", states, y[archetype])
     for b in range(4):
         for t in range(6):
             s2[b, t, sorted(set(inputs[b, : t + 1]))] -= 0.8
-            interest = np.asarray(interests(z[archetype[b], inputs[b]][None], 0.7))[0, t]
-            s2[b, t] += 0.6 * z[archetype[b]] @ interest
+            s2[b, t] += 0.6 * z[archetype[b]] @ interest[b, t]
 
-    codes = Codes(jnp.asarray(coarse), jnp.asarray(fine), jnp.zeros(N + 1), views)
+    codes = make_codes(coarse, fine, jnp.zeros(N + 1), views)
     batch = {
         "inputs": jnp.asarray(inputs),
         "targets": jnp.asarray(targets),
@@ -197,7 +226,8 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     cell = np.repeat(coarse[column, np.arange(1, N + 1)], bears.sum(axis=1), axis=0)
     mass = np.stack([(p * (cell == k)).sum(axis=1) for k in range(C)], axis=1)
     w = states @ np.asarray(params["params"]["codes_in"])[:16].T
-    logits = (w @ np.asarray(params["params"]["coarse_codes"]).T)[bears]
+    logits = w @ np.asarray(params["params"]["coarse_codes"]).T
+    logits = (logits + 0.2 * interest @ np.asarray(make_centroids().coarse).T)[bears]
     log_q = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
     expected = (mass * (np.log(mass + 1e-9) - log_q)).sum()
     np.testing.assert_allclose(float(sums["alignment_loss"]), expected, rtol=1e-3)
@@ -208,9 +238,8 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     alpha = np.asarray(views.archetypes.alpha)[archetype]
     last = inputs.astype(bool).sum(axis=1) - 1
     state, rows = states[np.arange(4), last], np.arange(4)
-    interest = np.asarray(interests(z[column, inputs], 0.7))[rows, last].astype(np.float32)
-    asked = state, interest, alpha, archetype, inputs
-    query = dense_query(params, views.archetypes, *asked)
+    asked = state, interest[rows, last], alpha, archetype, inputs
+    query = dense_query(generator, params, views.archetypes, *asked)
     found = np.tile(np.arange(N + 1, dtype=np.int32)[None, 1:], (4, 1))
     of_s1, of_s2 = s1[rows, last].astype(np.float32), s2[rows, last]
     before = Retrieved(jnp.asarray(found), jnp.asarray(of_s1[:, 1:]), jnp.zeros(4))
@@ -225,7 +254,7 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
 def test_a_sample_of_candidates_stands_for_all_items():
     counts = np.random.default_rng(0).integers(1, 9, N)
     log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
-    codes = Codes(None, None, jnp.asarray(log_p), None)
+    codes = Codes(None, None, jnp.asarray(log_p), None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):
@@ -254,9 +283,7 @@ def test_two_devices_train_as_one(mode, dense):
     rng, coarse, fine, generator, params = world(dense=dense)
     optimiser = optax.sgd(0.1)
     step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2, 0), optimiser)
-    codes = Codes(
-        jnp.asarray(coarse), jnp.asarray(fine), jnp.log(jnp.full(N + 1, 1.0 / N)), make_views(rng)
-    )
+    codes = make_codes(coarse, fine, jnp.log(jnp.full(N + 1, 1.0 / N)), make_views(rng))
     items = rng.integers(1, N + 1, (8, 7)).astype(np.int32)
     items[5, 3:] = 0  # devices with different numbers of loss-bearing positions
     archetype = np.repeat(np.array([0, 1, 1, 0], np.int32), 2)
@@ -285,7 +312,7 @@ def test_the_train_step_lowers(platform):
     optimiser = optax.sgd(0.1)
     step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2, 0), optimiser)
     parallel = Parallel("shard_map", jax.devices()[:1])
-    codes = Codes(jnp.asarray(coarse), jnp.asarray(fine), jnp.zeros(N + 1), make_views(rng))
+    codes = make_codes(coarse, fine, jnp.zeros(N + 1), make_views(rng))
     items = jnp.zeros((4, 6), jnp.int32)
     batch = {
         "inputs": items,
