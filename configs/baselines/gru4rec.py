@@ -14,6 +14,7 @@ from semid_jax.models.gru4rec import Gru4RecConfig
 from semid_jax.presets import Preset, make_baseline
 
 OWN: dict[str, Preset] = {
+    "amazon_2014": {"train": {"epochs": 20, "lr": 3e-3, "weight_decay": 0.3}},
     "movielens_1m": {"model": {"dropout": 0.2}},
     "tiny": {"model": {"width": 32}},
 }
