@@ -80,7 +80,7 @@ class Centroids:
     """What an ID's codes stand for in the space of items: the codebook, as S1 uses it.
 
     Attributes:
-      coarse: float32[C, D_z], o_c; zero where the digits alone describe an item.
+      coarse: float32[C, D_z], o_c.
       rotation: float32[D_z, D_z], R.
       fine: float32[L, K, D_z / L], w[j, v]; or float32[L, K, D_z], where a digit describes all
         dimensions.

@@ -77,9 +77,7 @@ class Tokenizer:
     @property
     def centroids(self) -> Centroids:
         """What the codes stand for, as S1 uses it."""
-        book = self.book
-        coarse = jnp.zeros_like(book.coarse) if book.absolute else book.coarse
-        return Centroids(coarse, book.rotation, book.fine)
+        return Centroids(self.book.coarse, self.book.rotation, self.book.fine)
 
     def fired(self, window: int, position: np.ndarray) -> np.ndarray:
         """bool[nnz], where drift stands above its threshold."""
