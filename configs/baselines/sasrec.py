@@ -15,7 +15,10 @@ from semid_jax.presets import Preset, make_baseline
 
 OWN: dict[str, Preset] = {
     "amazon_2014": {"train": {"lr": 3e-3, "weight_decay": 0.3}},
-    "movielens_1m": {"model": {"dropout": 0.2}},
+    "movielens_1m": {
+        "model": {"dropout": 0.2},
+        "train": {"epochs": 50, "lr": 3e-3, "weight_decay": 0.3},
+    },
     "tiny": {"model": {"width": 32, "layers": 1, "heads": 2, "dropout": 0.2}},
 }
 
