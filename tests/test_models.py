@@ -10,6 +10,7 @@ import pytest
 
 from semid_jax.decode.rescoring import rescore
 from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.score import Tables, item_vectors
 from semid_jax.eval.model import dense_items, dense_query
 from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
@@ -21,7 +22,7 @@ from semid_jax.models.hdnag import (
     Generator,
     GeneratorConfig,
     interests,
-    item_vector,
+    item_bias,
     query_vector,
 )
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
@@ -99,7 +100,9 @@ def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_two_vectors_per_i
     interest = rng.normal(size=(3, 6, Z)).astype(np.float32)
     query = generator.apply(params, centroids, states, interest, method=Generator.query)
     tables = generator.apply(params, centroids, method=Generator.tables)
-    found = query_vector(*query) @ item_vector(tables, coarse[0], fine[0]).T
+    bias = item_bias(tables, coarse[0], fine[0])
+    of_tables = Tables(tables.coarse, tables.fine)
+    found = query_vector(*query) @ item_vectors(of_tables, coarse[0], fine[0], bias).T
     items = code_vectors(generator, params, coarse[0], fine[0], centroids)
     by_vectors = states @ items.x.T + interest @ items.m.T + items.bias
     np.testing.assert_allclose(found, by_vectors, rtol=1e-3, atol=1e-3)

@@ -4,7 +4,8 @@
 
 is the inner product of the query q = [q_c ; h_1 ... h_L ; 1] with the item vector
 [e_c ; E[1, f_1] ... E[L, f_L] ; b_i]. Its terms take few values, so a query is turned once into
-two small tables, coarse [C] and fine [L, K], and an item costs L + 1 look-ups.
+two small tables, coarse [C] and fine [L, K], and an item costs L + 1 look-ups. What e_c and E hold
+is the model's affair: HDNAG puts learned embeddings beside the codebook's centroids there.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class Tables:
 
     Attributes:
       coarse: float32[C, D], e_c.
-      fine: float32[L, K, d], E[j, v], unit vectors.
+      fine: float32[L, K, d], E[j, v].
     """
 
     coarse: jax.Array

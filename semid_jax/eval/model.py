@@ -121,10 +121,9 @@ def user_vectors(
     mask = history > 0
     z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
-        x = generator.apply(params, centroids, coarse, fine, method=Generator.code_vectors).x
-        if generator.has_dense:
-            x += generator.apply(params, z, history, method=Generator.dense_vectors)
-        states = generator.apply(params, x, mask, method=Generator.states)
+        read = generator.apply(params, centroids, coarse, fine, method=Generator.code_vectors)
+        read = generator.apply(params, read, z, history, method=Generator.with_dense)
+        states = generator.apply(params, read.x, mask, method=Generator.states)
         state = last_of(states, mask)
     with jax.named_scope("heads"):
         interest = last_of(interests(z, generator.config.fading), mask)

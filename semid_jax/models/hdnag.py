@@ -218,8 +218,21 @@ class Generator(nn.Module):
         return CodeVectors(
             x=jnp.concatenate(parts, axis=-1) @ self.codes_in,
             m=likeness[0] * centroids.coarse[coarse] + likeness[1] * detail,
-            bias=jnp.sum(tables.condition[coarse] * learned, axis=(-2, -1)),
+            bias=item_bias(tables, coarse, fine),
         )
+
+    def with_dense(self, vectors: CodeVectors, z: jax.Array, items: jax.Array) -> CodeVectors:
+        """Items as S2 meets them, but for its term for the history; S1's where there is no S2.
+
+        Args:
+          vectors: of their codes.
+          z: float32[..., D_z].
+          items: int32[...].
+        """
+        if not self.has_dense:
+            return vectors
+        x = vectors.x + self.dense_vectors(z, items)
+        return CodeVectors(x, vectors.m + self.likeness()[2] * z, vectors.bias)
 
     def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
         """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
@@ -272,10 +285,7 @@ class Generator(nn.Module):
     ) -> jax.Array:
         """Touches every parameter, for `init`; z is float32[B, T, D_z]."""
         vectors = self.code_vectors(centroids, coarse, fine)
-        x = vectors.x
-        if self.has_dense:
-            x = x + self.dense_vectors(z, coarse)
-        states = self.states(x, coarse >= 0)
+        states = self.states(self.with_dense(vectors, z, coarse).x, coarse >= 0)
         return self.query(centroids, states, z)[1].sum() + vectors.bias.sum() + vectors.m.sum()
 
 
@@ -320,22 +330,6 @@ def item_bias(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Arr
     Returns:
       float32[...].
     """
-    return item_vector(tables, coarse, fine)[..., -1]
-
-
-def item_vector(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Array:
-    """[e_c ; o_c ; E[1, f_1] ; w[1, f_1] .. E[L, f_L] ; w[L, f_L] ; b_i].
-
-    Args:
-      tables: what codes look up.
-      coarse: int32[...].
-      fine: uint8[..., L].
-
-    Returns:
-      float32[..., D + D_z + L (d + d_z) + 1].
-    """
     codes = tables.fine[jnp.arange(fine.shape[-1]), fine.astype(jnp.int32)]
-    learned = codes[..., : tables.condition.shape[-1]]
-    bias = jnp.sum(tables.condition[coarse] * learned, axis=(-2, -1))
-    flat = codes.reshape(*coarse.shape, -1)
-    return jnp.concatenate([tables.coarse[coarse], flat, bias[..., None]], axis=-1)
+    condition = tables.condition[coarse]
+    return jnp.sum(condition * codes[..., : condition.shape[-1]], axis=(-2, -1))

@@ -133,7 +133,7 @@ def train_stage(
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
-    empty = empty_index(tokenizer, generator)
+    empty = empty_index(tokenizer, config.model)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
     def validate(params: Any) -> dict[str, float]:
@@ -171,15 +171,13 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
     )
 
 
-def empty_index(tokenizer: Tokenizer, generator: Generator) -> Index:
-    """The index before a model has given it embeddings."""
-    shapes = jax.eval_shape(
-        lambda key: generator.init_with_output(key, tokenizer.centroids, method=Generator.tables)[
-            0
-        ],
-        jax.random.key(0),
+def empty_index(tokenizer: Tokenizer, model: ConfigDict) -> Index:
+    """The index before a model has given it tables."""
+    coarse, words = tokenizer.centroids.coarse, tokenizer.centroids.fine
+    tables = Tables(
+        jnp.zeros((len(coarse), model.width + coarse.shape[-1])),
+        jnp.zeros((*words.shape[:2], model.digit_width + words.shape[-1])),
     )
-    tables = Tables(jnp.zeros(shapes.coarse.shape), jnp.zeros(shapes.fine.shape))
     bias = np.zeros(tokenizer.coarse.shape, np.float32)
     return build_index(tokenizer.coarse, tokenizer.fine, bias, tables)
 
@@ -196,7 +194,9 @@ def index_stage(
     settings = config.model.to_dict()
     if not artifacts.matches(directory, "index", inputs, settings):
         started = time.perf_counter()
-        made = with_model(empty_index(tokenizer, generator), generator, params, tokenizer.centroids)
+        made = with_model(
+            empty_index(tokenizer, config.model), generator, params, tokenizer.centroids
+        )
         arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
         artifacts.write(directory, "index", arrays, inputs, settings, since(started))
     return index_from_arrays(artifacts.read(directory, "index")[0])

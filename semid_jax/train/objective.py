@@ -111,15 +111,13 @@ def group_losses(
         return made
 
     def with_dense(vectors: CodeVectors, z: jax.Array, items: jax.Array) -> CodeVectors:
-        y = call(z, items, method=Generator.dense_vectors)
-        m = vectors.m + call(method=Generator.likeness)[2] * z
-        return CodeVectors(vectors.x + y, m, vectors.bias)
+        made: CodeVectors = call(vectors, z, items, method=Generator.with_dense)
+        return made
 
     z = see(codes.views, column, inputs)
     read = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
-    if generator.has_dense:
-        read = with_dense(read, z, inputs)
-    states = call(read.x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
+    x = with_dense(read, z, inputs).x
+    states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
     interest = interests(z, generator.config.fading)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
     tables = call(codes.centroids, method=Generator.tables)
