@@ -19,7 +19,7 @@ CODES = {"kind": "residual", "cells": 256, "digits": 2, "balance": 1e9}
 OWN: dict[str, Preset] = {
     "amazon_2014": {
         "quantize": CODES,
-        "train": {"max_length": 20, "evaluate_users": 4000},
+        "train": {"max_length": 20, "evaluate_users": 4000, "lr": 3e-3},
     },
     "movielens_1m": {"quantize": CODES, "train": {"max_length": 50, "evaluate_users": 2000}},
     "tiny": {
