@@ -74,6 +74,15 @@ class GeneratorConfig:
     fading: float = 0.7
     likeness: float = 2.0
 
+    def __post_init__(self) -> None:
+        """Checks what a reader can get wrong.
+
+        Raises:
+          InputError: an unknown dense term.
+        """
+        if self.dense not in DENSE:
+            raise InputError(f"model.dense: {self.dense!r} is not one of {', '.join(DENSE)}")
+
 
 @struct.dataclass
 class Centroids:
@@ -145,8 +154,6 @@ class Generator(nn.Module):
     def setup(self) -> None:
         """Creates the parameters."""
         c = self.config
-        if c.dense not in DENSE:
-            raise InputError(f"model.dense: {c.dense!r} is not one of {', '.join(DENSE)}")
         normal, zeros = nn.initializers.normal, nn.initializers.zeros
         self.trunk = Trunk(c.width, c.layers, c.heads, self.max_length, c.dropout)
         codes = c.width + self.digits * c.digit_width

@@ -58,10 +58,15 @@ def run(
       workdir: where everything goes.
       raw: data set.
       features: normalised features.
+
+    Raises:
+      InputError: settings of the model or its losses; before any work.
     """
+    losses: LossConfig = section(config, "loss", LossConfig)
+    sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
-    generator, params, progress = train_stage(config, workdir, raw, tokenizer)
+    generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes, losses)
     if config.validate_only:
         return None
     release()
@@ -113,14 +118,18 @@ def tokenize_stage(
 
 
 def train_stage(
-    config: ConfigDict, workdir: Path, raw: RawDataset, tokenizer: Tokenizer
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    sizes: GeneratorConfig,
+    losses: LossConfig,
 ) -> tuple[Generator, Any, Progress]:
     """Trains the generator; a run that was killed goes on."""
     settings: TrainConfig = section(config, "train", TrainConfig)
-    losses: LossConfig = section(config, "loss", LossConfig)
     book = tokenizer.book
     generator = Generator(
-        section(config, "model", GeneratorConfig),
+        sizes,
         book.cells,
         book.digits,
         book.codewords,
