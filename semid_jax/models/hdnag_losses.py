@@ -15,7 +15,6 @@ from flax import struct
 
 from semid_jax.models.chunked import chunk_rows, chunked_loss, chunked_losses
 from semid_jax.models.hdnag import CodeTables, CodeVectors
-from semid_jax.types import InputError
 
 NEVER = 1e9  # subtracted from the score of what must not count
 
@@ -32,8 +31,6 @@ class LossConfig:
       alignment: hierarchical alignment of the coarse head to the item softmax.
       validity: takes probability from codes that no item has.
       candidates: items sampled for the item-level losses; all items where there are no more.
-      item_share: share of the positions, drawn anew every step, that bear the losses on S1; those
-        count for the others too.
       fakes: code combinations without an item, per group, for the validity term.
       fine_digits: digits that the fine loss looks at in a step, drawn anew every step; all digits
         where there are no more.
@@ -46,18 +43,8 @@ class LossConfig:
     alignment: float = 0.5
     validity: float = 0.05
     candidates: int = 20_000
-    item_share: float = 1.0
     fakes: int = 64
     fine_digits: int = 8
-
-    def __post_init__(self) -> None:
-        """Checks what a reader can get wrong.
-
-        Raises:
-          InputError: no share.
-        """
-        if not 0.0 < self.item_share <= 1.0:
-            raise InputError(f"loss.item_share: {self.item_share} is not in (0, 1]")
 
 
 @struct.dataclass

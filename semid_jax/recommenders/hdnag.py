@@ -60,13 +60,12 @@ def run(
       features: normalised features.
 
     Raises:
-      InputError: settings of the model or its losses; before any work.
+      InputError: settings of the model; before any work.
     """
-    losses: LossConfig = section(config, "loss", LossConfig)
     sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
-    generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes, losses)
+    generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes)
     if config.validate_only:
         return None
     release()
@@ -123,10 +122,10 @@ def train_stage(
     raw: RawDataset,
     tokenizer: Tokenizer,
     sizes: GeneratorConfig,
-    losses: LossConfig,
 ) -> tuple[Generator, Any, Progress]:
     """Trains the generator; a run that was killed goes on."""
     settings: TrainConfig = section(config, "train", TrainConfig)
+    losses: LossConfig = section(config, "loss", LossConfig)
     book = tokenizer.book
     generator = Generator(
         sizes,
@@ -142,7 +141,7 @@ def train_stage(
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
-    empty = empty_index(tokenizer, config.model)
+    empty = empty_index(tokenizer, sizes)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
     def validate(params: Any) -> dict[str, float]:
@@ -180,12 +179,12 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
     )
 
 
-def empty_index(tokenizer: Tokenizer, model: ConfigDict) -> Index:
+def empty_index(tokenizer: Tokenizer, sizes: GeneratorConfig) -> Index:
     """The index before a model has given it tables."""
     coarse, words = tokenizer.centroids.coarse, tokenizer.centroids.fine
     tables = Tables(
-        jnp.zeros((len(coarse), model.width + coarse.shape[-1])),
-        jnp.zeros((*words.shape[:2], model.digit_width + words.shape[-1])),
+        jnp.zeros((len(coarse), sizes.width + coarse.shape[-1])),
+        jnp.zeros((*words.shape[:2], sizes.digit_width + words.shape[-1])),
     )
     bias = np.zeros(tokenizer.coarse.shape, np.float32)
     return build_index(tokenizer.coarse, tokenizer.fine, bias, tables)
@@ -204,7 +203,7 @@ def index_stage(
     if not artifacts.matches(directory, "index", inputs, settings):
         started = time.perf_counter()
         made = with_model(
-            empty_index(tokenizer, config.model), generator, params, tokenizer.centroids
+            empty_index(tokenizer, generator.config), generator, params, tokenizer.centroids
         )
         arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
         artifacts.write(directory, "index", arrays, inputs, settings, since(started))

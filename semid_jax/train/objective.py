@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.models.dropout import below, example_bits
 from semid_jax.models.fusion import ItemViews, see
 from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, interests
 from semid_jax.models.hdnag_losses import (
@@ -118,22 +117,20 @@ def group_losses(
     z = see(codes.views, column, inputs)
     read = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
     x = with_dense(read, z, inputs).x
-    seeds = dropout_seeds(batch, seed, step)
-    states = call(x, inputs > 0, seeds, method=Generator.states)
+    states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
     interest = interests(z, generator.config.fading)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
     tables = call(codes.centroids, method=Generator.tables)
     coarse_logits = coarse_query @ tables.coarse.T / params["params"]["coarse_weight"]
     cell, fine = codes.coarse[column, targets], codes.fine[column, targets]
     bears = (targets > 0).astype(jnp.float32)
-    drawn = below(example_bits(seeds, (T,), 2), config.item_share)
 
     key = jax.random.fold_in(jax.random.key(seed), step)
     sample_key, fake_key, digit_key = jax.random.split(key, 3)
     candidates = sample_candidates(codes, sample_key, config.candidates)
 
     def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
-        a, known = part["archetype"], part["known"]
+        a, weight, known = part["archetype"], part["weight"], part["known"]
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
         vectors = code_vectors(coarse, digits)
         sums = {}
@@ -146,7 +143,7 @@ def group_losses(
             Asked(part["states"], part["own"]),
             part["coarse_logits"],
             known,
-            part["item_weight"],
+            weight,
         )
         if generator.has_dense:
             sums["dense_loss"] = dense_loss(
@@ -155,7 +152,7 @@ def group_losses(
                 call(method=Generator.repeat),
                 Asked(part["states"], part["own_dense"]),
                 known,
-                part["weight"],
+                weight,
             )
         return sums | parts
 
@@ -166,7 +163,6 @@ def group_losses(
         "coarse_logits": coarse_logits,
         "known": Known(targets, cell, interest, seen_so_far(inputs)),
         "weight": bears,
-        "item_weight": jnp.where(drawn, bears / config.item_share, 0.0),
     }
     if generator.has_dense:
         positions["own_dense"] = with_dense(own, see(codes.views, column, targets), targets)
