@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from semid_jax.data import synthetic
+from semid_jax.data import choices, synthetic
 from semid_jax.data.oracle import oracle_ndcg, posterior_alpha, simplex_grid
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.types import InputError
@@ -32,17 +32,17 @@ def slow_p(truth, alpha, taste):
 
 @pytest.mark.parametrize("cells", [2**22, 64 * 32])
 def test_choices_follow_p(world, monkeypatch, cells):
-    monkeypatch.setattr(synthetic, "CELLS", cells)  # the smaller one makes many blocks
+    monkeypatch.setattr(choices, "CELLS", cells)  # the smaller one makes many blocks
     truth = world.truth
-    vectors = synthetic.directions(
+    vectors = choices.directions(
         truth["alpha_start"][:5], truth["taste_start"][:5], truth["prototypes"], False
     )
     flat = truth["e_true"].reshape(SMALL.items + 1, -1)
-    bias = synthetic.log_popularity(truth["popularity"], SMALL.gamma)
+    bias = choices.log_popularity(truth["popularity"], SMALL.gamma)
     draws = 20_000
     segment = np.tile([0, 3], draws)
     uniform = np.random.default_rng(0).random(len(segment))
-    items = synthetic.choose_items(vectors, flat, bias, float(truth["beta"]), segment, uniform)
+    items = choices.choose_items(vectors, flat, bias, float(truth["beta"]), segment, uniform)
     assert items.min() >= 1
     for user in (0, 3):
         p = slow_p(truth, truth["alpha_start"][user], truth["taste_start"][user])
@@ -54,7 +54,7 @@ def test_choices_follow_p(world, monkeypatch, cells):
 
 
 def test_blocks_do_not_change_the_choices(world, monkeypatch):
-    monkeypatch.setattr(synthetic, "CELLS", 64 * 32)
+    monkeypatch.setattr(choices, "CELLS", 64 * 32)
     again = generate(SMALL)
     same = again.interactions.items == world.interactions.items
     assert same.mean() > 0.999  # a draw on a rounding border may go either way
@@ -152,8 +152,8 @@ def test_the_seed_decides_everything(world):
 def test_control_world_has_weights_that_choices_ignore(world):
     alpha, taste = world.truth["alpha_end"], world.truth["taste_end"]
     prototypes = world.truth["prototypes"]
-    used = synthetic.directions(alpha, taste, prototypes, control=True)
-    equal = synthetic.directions(np.full_like(alpha, 1 / 3), taste, prototypes, control=False)
+    used = choices.directions(alpha, taste, prototypes, control=True)
+    equal = choices.directions(np.full_like(alpha, 1 / 3), taste, prototypes, control=False)
     np.testing.assert_allclose(used, equal)
     control = generate(SyntheticConfig(users=60, items=100, topics=4, control=True))
     assert bool(control.truth["control"])

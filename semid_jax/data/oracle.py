@@ -10,12 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.data.synthetic import (
-    INTEREST_DRIFT,
-    directions,
-    expected_ndcg,
-    log_popularity,
-)
+from semid_jax.data.choices import directions, expected_ndcg, log_popularity
+from semid_jax.data.synthetic import INTEREST_DRIFT
 from semid_jax.types import InputError, Interactions
 
 PAIRS = 2**24  # users x (tastes, weights) held at once
