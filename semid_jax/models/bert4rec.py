@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from semid_jax.models.dropout import below, example_bits
 from semid_jax.models.item_vectors import ItemVectors
+from semid_jax.models.linear import Dense
 from semid_jax.models.trunk import Trunk, last_of
 from semid_jax.models.windows import append
 
@@ -52,7 +53,7 @@ class Bert4Rec(nn.Module):
         self.vectors = ItemVectors(self.n_items, c.width, c.features)
         self.bias = self.param("bias", nn.initializers.zeros, (self.n_items + 1,))
         self.mask_vector = self.param("mask_vector", nn.initializers.normal(0.02), (c.width,))
-        self.transform = nn.Dense(c.width, name="transform")
+        self.transform = Dense(c.width, name="transform")
         self.transform_norm = nn.LayerNorm(name="transform_norm")
 
     def items(self, features: jax.Array | None) -> jax.Array:

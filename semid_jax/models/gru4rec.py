@@ -13,6 +13,7 @@ import jax
 
 from semid_jax.models.dropout import dropout
 from semid_jax.models.item_vectors import ItemVectors, NextItemModel
+from semid_jax.models.linear import Dense
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Gru4Rec(NextItemModel):
         self.recurrent = [
             nn.RNN(nn.GRUCell(c.width), name=f"recurrent{layer}") for layer in range(c.layers)
         ]
-        self.out = nn.Dense(c.width, name="out")
+        self.out = Dense(c.width, name="out")
 
     def states(
         self, items: jax.Array, history: jax.Array, seeds: jax.Array | None = None

@@ -39,6 +39,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.encoders import unit
+from semid_jax.models.linear import multiply
 from semid_jax.models.trunk import Trunk
 from semid_jax.types import InputError
 
@@ -220,10 +221,10 @@ class Generator(nn.Module):
         if words.shape[-1] == self.content:
             detail = jnp.sum(words, axis=-2)
         else:
-            detail = words.reshape(*coarse.shape, -1) @ centroids.rotation.T
+            detail = multiply(words.reshape(*coarse.shape, -1), centroids.rotation.T)
         parts = [self.coarse_codes[coarse], learned.reshape(*coarse.shape, -1)]
         return CodeVectors(
-            x=jnp.concatenate(parts, axis=-1) @ self.codes_in,
+            x=multiply(jnp.concatenate(parts, axis=-1), self.codes_in),
             m=likeness[0] * centroids.coarse[coarse] + likeness[1] * detail,
             bias=item_bias(tables, coarse, fine),
         )
@@ -243,7 +244,7 @@ class Generator(nn.Module):
 
     def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
         """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
-        y = z @ self.dense_in
+        y = multiply(z, self.dense_in)
         return y + self.free[items] if self.has_free else y
 
     def states(
@@ -277,7 +278,7 @@ class Generator(nn.Module):
           (float32[..., D + D_z], [q_c ; g_1 p]; float32[..., L, d + d_z], [h_j ; g_2 (p R)_j]).
         """
         c, lead, likeness = self.config, states.shape[:-1], self.likeness()
-        asked = states @ self.codes_in.T
+        asked = multiply(states, self.codes_in.T)
         heads = asked[..., c.width :].reshape(*lead, self.digits, c.digit_width)
         if centroids.fine.shape[-1] == self.content:
             parts = jnp.broadcast_to(interest[..., None, :], (*lead, self.digits, self.content))

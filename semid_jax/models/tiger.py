@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.dropout import dropout
+from semid_jax.models.linear import Dense
 from semid_jax.models.trunk import KeyValue
 
 BUCKETS, FARTHEST = 32, 128  # of relative positions
@@ -78,12 +79,10 @@ class Attention(nn.Module):
         c = self.config
         inner, normal = c.heads * c.head_width, nn.initializers.normal
         self.norm = nn.RMSNorm()
-        self.q = nn.Dense(
-            inner, use_bias=False, kernel_init=normal((c.width * c.head_width) ** -0.5)
-        )
-        self.k = nn.Dense(inner, use_bias=False, kernel_init=normal(c.width**-0.5))
-        self.v = nn.Dense(inner, use_bias=False, kernel_init=normal(c.width**-0.5))
-        self.o = nn.Dense(c.width, use_bias=False, kernel_init=normal(inner**-0.5))
+        self.q = Dense(inner, use_bias=False, kernel_init=normal((c.width * c.head_width) ** -0.5))
+        self.k = Dense(inner, use_bias=False, kernel_init=normal(c.width**-0.5))
+        self.v = Dense(inner, use_bias=False, kernel_init=normal(c.width**-0.5))
+        self.o = Dense(c.width, use_bias=False, kernel_init=normal(inner**-0.5))
 
     def key_value(self, x: jax.Array) -> KeyValue:
         """float[..., S, D] to keys and values, [..., S, H, e] each."""
@@ -117,10 +116,10 @@ class FeedForward(nn.Module):
         """float[B, ..., D] to float[B, ..., D]."""
         c, normal = self.config, nn.initializers.normal
         y = nn.RMSNorm(name="norm")(x)
-        up = nn.Dense(c.feed_forward, use_bias=False, kernel_init=normal(c.width**-0.5), name="up")
+        up = Dense(c.feed_forward, use_bias=False, kernel_init=normal(c.width**-0.5), name="up")
         y = dropout(jax.nn.relu(up(y)), seeds, c.dropout, self.site)
         init = normal(c.feed_forward**-0.5)
-        return nn.Dense(c.width, use_bias=False, kernel_init=init, name="down")(y)
+        return Dense(c.width, use_bias=False, kernel_init=init, name="down")(y)
 
 
 class Tiger(nn.Module):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.dropout import dropout
+from semid_jax.models.linear import Dense
 
 # Keys and values of one layer, float[..., S, H, e] each.
 KeyValue = tuple[jax.Array, jax.Array]
@@ -24,11 +25,11 @@ class Block(nn.Module):
         """Creates the parameters."""
         D = self.width
         self.attention_norm = nn.LayerNorm()
-        self.qkv = nn.Dense(3 * D, use_bias=False)
-        self.out = nn.Dense(D, use_bias=False)
+        self.qkv = Dense(3 * D, use_bias=False)
+        self.out = Dense(D, use_bias=False)
         self.feed_forward_norm = nn.LayerNorm()
-        self.up = nn.Dense(4 * D)
-        self.down = nn.Dense(D)
+        self.up = Dense(4 * D)
+        self.down = Dense(D)
 
     def __call__(
         self, x: jax.Array, seeds: jax.Array | None, sees: jax.Array

@@ -24,6 +24,7 @@ from semid_jax.models.hdnag_losses import (
     item_losses,
     sample_digits,
 )
+from semid_jax.models.linear import multiply
 from semid_jax.train.step import Batch, Losses, dropout_seeds
 
 
@@ -121,7 +122,7 @@ def group_losses(
     interest = interests(z, generator.config.fading)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
     tables = call(codes.centroids, method=Generator.tables)
-    coarse_logits = coarse_query @ tables.coarse.T / params["params"]["coarse_weight"]
+    coarse_logits = multiply(coarse_query, tables.coarse.T) / params["params"]["coarse_weight"]
     cell, fine = codes.coarse[column, targets], codes.fine[column, targets]
     bears = (targets > 0).astype(jnp.float32)
 
