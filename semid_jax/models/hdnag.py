@@ -58,7 +58,7 @@ class GeneratorConfig:
       layers: transformer blocks.
       heads: attention heads; divides width.
       digit_width: d, width of a fine code embedding.
-      condition_rank: rank of the additive condition r.
+      condition_rank: rank of the additive condition r; 0 for none.
       dropout: on the input, the attention weights and the residual branches.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
@@ -163,12 +163,13 @@ class Generator(nn.Module):
         self.fine_codes = self.param(
             "fine_codes", normal(1.0), (self.digits, self.codewords, c.digit_width)
         )
-        self.condition_down = self.param(
-            "condition_down", normal(c.width**-0.5), (c.width, c.condition_rank)
-        )
-        self.condition_up = self.param(
-            "condition_up", zeros, (c.condition_rank, self.digits, c.digit_width)
-        )
+        if c.condition_rank:
+            self.condition_down = self.param(
+                "condition_down", normal(c.width**-0.5), (c.width, c.condition_rank)
+            )
+            self.condition_up = self.param(
+                "condition_up", zeros, (c.condition_rank, self.digits, c.digit_width)
+            )
         self.coarse_weight = self.param("coarse_weight", nn.initializers.ones, ())
         start = nn.initializers.constant(c.likeness / FASTER)
         self.slow_likeness = self.param("likeness", start, (3 if self.has_dense else 2,))
@@ -200,11 +201,14 @@ class Generator(nn.Module):
 
     def tables(self, centroids: Centroids) -> CodeTables:
         """What the codes look up, as every score uses it."""
-        down = self.coarse_codes @ self.condition_down
+        condition = jnp.zeros((self.cells, self.digits, self.config.digit_width))
+        if self.config.condition_rank:
+            down = self.coarse_codes @ self.condition_down
+            condition = jnp.einsum("cr,rld->cld", down, self.condition_up)
         return CodeTables(
             coarse=jnp.concatenate([self.coarse_codes, centroids.coarse], axis=-1),
             fine=jnp.concatenate([unit(self.fine_codes), centroids.fine], axis=-1),
-            condition=jnp.einsum("cr,rld->cld", down, self.condition_up),
+            condition=condition,
         )
 
     def code_vectors(self, centroids: Centroids, coarse: jax.Array, fine: jax.Array) -> CodeVectors:

@@ -14,8 +14,16 @@ from statistics import mean, stdev
 from typing import Any
 
 from semid_jax.disk import whole_file
-from semid_jax.report.records import Record, load_paired, load_records, load_speed
+from semid_jax.report.records import (
+    STUDIES,
+    Record,
+    load_paired,
+    load_records,
+    load_speed,
+    load_study,
+)
 from semid_jax.report.tables import Column, markdown_table, metric_columns, shown_columns
+from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
@@ -102,6 +110,14 @@ def results_markdown(results: Path) -> str:
         if paired:
             parts.append("Paired differences, users averaged over seeds, 95 % interval over users:")
             parts.append(markdown_table([_paired_row(made) for made in paired], _PAIRED_COLUMNS))
+    for path in sorted((results / STUDIES).glob("*.json")):
+        study = load_study(path)
+        parts.append(f"### study: {study['name']}")
+        parts.append(f"Validation, `{study['base']}` and one switch a row:")
+        rows = variant_rows(study)
+        parts.append(markdown_table(rows, shown_columns(VARIANT_COLUMNS, rows)))
+        machines = sorted({run["machine"] for run in study["runs"]})
+        parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
     for speed in load_speed(results):
         parts.append(f"### decoding speed: {speed['machine']}")
         columns = shown_columns(_SPEED_COLUMNS, speed["rows"])

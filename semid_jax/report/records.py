@@ -24,7 +24,8 @@ MODELS = (
     "popularity",
     "item_knn",
 )
-SPEED, PAIRED = "decode_speed", "paired"  # folders under results/ of other files than records
+# Folders under results/ of other files than records.
+SPEED, PAIRED, STUDIES = "decode_speed", "paired", "studies"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,14 +122,14 @@ def load_records(results: Path) -> list[Record]:
     """Reads every run of record below a folder, in order of their paths.
 
     Files of the decoding benchmark (results/decode_speed) are left to `load_speed`, those of
-    paired differences (results/paired) to `load_paired`.
+    paired differences (results/paired) to `load_paired`, studies (results/studies) to `load_study`.
 
     Raises:
       InputError: a file is torn, lacks a field, or has one too many.
     """
     records = []
     for path in sorted(Path(results).glob("**/*.json")):
-        if path.relative_to(results).parts[0] in (SPEED, PAIRED):
+        if path.relative_to(results).parts[0] in (SPEED, PAIRED, STUDIES):
             continue
         found = _read(path)
         names = {field.name for field in dataclasses.fields(Record)}
@@ -168,6 +169,18 @@ def load_paired(results: Path) -> list[dict[str, Any]]:
             raise InputError(f"{path}: no paired difference; run the comparison again")
         found.append(made)
     return found
+
+
+def load_study(path: Path) -> dict[str, Any]:
+    """Reads one file of results/studies, as `semid_jax.study` writes it.
+
+    Raises:
+      InputError: the file is torn or is no study.
+    """
+    made = _read(path)
+    if not isinstance(made.get("runs"), list):
+        raise InputError(f"{path}: the study has no runs; delete it or run it again")
+    return {"name": path.stem, **made}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,0 +1,29 @@
+"""Ablations of HDNAG, one switch each, by validation.
+
+python -m semid_jax.study --config=configs/studies/hdnag.py                  # Beauty
+python -m semid_jax.study --config=configs/studies/hdnag.py:Sports_and_Outdoors
+"""
+
+from ml_collections import ConfigDict
+
+ROWS = {
+    "HDNAG": "",
+    "no S2": "--config.model.dense=none",
+    "S2 without free vectors": "--config.model.dense=content",
+    "no hierarchy": "--config.quantize.cells=1 --config.loss.coarse=0 --config.loss.alignment=0",
+    "no condition": "--config.model.condition_rank=0",
+    "no alignment": "--config.loss.alignment=0",
+    "no losses of codes": "--config.loss.coarse=0 --config.loss.fine=0",
+    "no item-level loss on S1": "--config.loss.item=0",
+    "no item-level loss": "--config.loss.item=0 --config.model.dense=none",
+    "residual digits": "--config.quantize.fine=residual",
+    "L = 8": "--config.quantize.digits=8",
+    "L = 24": "--config.quantize.digits=24",
+    "L = 32": "--config.quantize.digits=32",
+}
+
+
+def get_config(category: str = "") -> ConfigDict:
+    """The study of a category of amazon_2014."""
+    base = f"--config=configs/hdnag.py:amazon_2014,category={category or 'Beauty'}"
+    return ConfigDict({"base": base, "rows": tuple(ROWS.items())})

@@ -1,0 +1,136 @@
+"""Runs one configuration in several variants and seeds, and keeps their validation in one file.
+
+    python -m semid_jax.study --config=configs/studies/hdnag.py [--rows=NAME,NAME] [--seeds=0,1,2]
+
+--config    a Python file with get_config(arguments) that returns `base`, the arguments of the
+            launcher that all rows share, and `rows`, pairs (name, the arguments of that row)
+--rows      those to run; all if not given
+--seeds     of every row; 0 if not given
+--workdir   where the runs go; runs/studies/<file>-<arguments> if not given
+--results   where the study is kept as studies/<file>-<arguments>.json; results if not given
+
+Test is left alone. A run that has ended is not repeated, one that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from semid_jax import disk, launch, provenance
+from semid_jax.report.records import STUDIES, load_study
+from semid_jax.report.tables import shown_columns, text_table
+from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
+from semid_jax.types import InputError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs what is missing of a study and prints its table.
+
+    Args:
+      argv: arguments after the program's name; sys.argv's if not given.
+
+    Returns:
+      The exit code: 0, 2 after one line about a wrong input, a run's own code if it failed.
+    """
+    parser = argparse.ArgumentParser(description="Variants of one configuration, by validation.")
+    parser.add_argument("--config", required=True, help="FILE[:ARGUMENTS] of the study")
+    parser.add_argument("--rows", default="", help="names, comma separated; all if not given")
+    parser.add_argument("--seeds", default="0", help="numbers, comma separated")
+    parser.add_argument("--workdir", type=Path)
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    options = parser.parse_args(argv)
+    try:
+        file, _, arguments = options.config.partition(":")
+        study = launch.load_config(Path(file), arguments)
+        name = "-".join(filter(None, (Path(file).stem, arguments)))
+        rows, seeds = _chosen(dict(study.rows), options.rows), _seeds(options.seeds)
+        workdir = options.workdir or Path("runs", "studies", name)
+        kept = options.results / STUDIES / f"{name}.json"
+        for seed in seeds:
+            for row, own in rows.items():
+                shared = [*shlex.split(study.base), *shlex.split(own)]
+                code = _run(workdir / f"{row.replace(' ', '_')}-{seed}", shared, seed, row)
+                if code:
+                    return code
+                _keep(kept, workdir, study.base, list(dict(study.rows)))
+        table = variant_rows(load_study(kept))
+        print(text_table(table, shown_columns(VARIANT_COLUMNS, table)))
+        print(kept)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return launch.BAD_INPUT
+    except KeyboardInterrupt:
+        print("\ninterrupted; the same command continues", file=sys.stderr)
+        return launch.INTERRUPTED
+    return 0
+
+
+def _chosen(rows: dict[str, str], names: str) -> dict[str, str]:
+    wanted = [name.strip() for name in names.split(",") if name.strip()] or list(rows)
+    for name in wanted:
+        if name not in rows:
+            raise InputError(f"--rows: no row {name!r}, known are {', '.join(rows)}")
+    return {name: rows[name] for name in wanted}
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(seed) for seed in text.split(",")]
+    except ValueError as error:
+        raise InputError(f"--seeds={text}: expected whole numbers, e.g. --seeds=0,1,2") from error
+
+
+def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
+    """Trains one variant unless that was done, and notes what validation said; its exit code."""
+    arguments = [*arguments, f"--config.seed={seed}", "--config.validate_only=True"]
+    done = workdir / "variant.json"
+    if done.exists() and json.loads(done.read_text())["arguments"] == arguments:
+        return 0
+    print(f"--- {row}, seed {seed}: {shlex.join(arguments)}", flush=True)
+    command = [sys.executable, "-m", "semid_jax.launch", *arguments, f"--workdir={workdir}"]
+    code = subprocess.run(command, check=False).returncode
+    if code == 0:
+        lines = (workdir / "results" / "history.jsonl").read_text().splitlines()
+        evaluations = [json.loads(line) for line in lines]
+        best = max(evaluations, key=lambda line: (line["validation.ndcg@10"], line["step"]))
+        validation = {k.split(".", 1)[1]: v for k, v in best.items() if k.startswith("validation.")}
+        run = {
+            "row": row,
+            "seed": seed,
+            "arguments": arguments,
+            "validation": validation,
+            "best_step": best["step"],
+            "steps": evaluations[-1]["step"],
+            "revision": provenance.revision(),
+            "machine": provenance.machine(),
+        }
+        disk.write_json(done, run)
+    return code
+
+
+def _keep(kept: Path, workdir: Path, base: str, order: list[str]) -> None:
+    """Puts what has ended into the study's file, beside what it held of other runs."""
+    runs = {}
+    if kept.exists():
+        runs = {(run["row"], run["seed"]): run for run in load_study(kept)["runs"]}
+    for path in sorted(workdir.glob("*/variant.json")):
+        run = json.loads(path.read_text())
+        runs[run["row"], run["seed"]] = run
+
+    def place(run: dict[str, Any]) -> tuple[int, int]:
+        row = run["row"]
+        return (order.index(row) if row in order else len(order)), run["seed"]
+
+    made = {"base": base, "versions": provenance.versions()}
+    disk.write_json(kept, {**made, "runs": sorted(runs.values(), key=place)})
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,87 @@
+"""Studies: variants of one configuration by their validation."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from semid_jax import launch, study
+from semid_jax.report.records import load_study
+from semid_jax.report.variants import variant_rows
+from semid_jax.types import InputError
+
+ROOT = Path(__file__).parent.parent
+STUDY = """
+from ml_collections import ConfigDict
+
+def get_config(arg=""):
+    base = "--config={config}:tiny --config.train.epochs=1 --config.tokenizer.steps=2"
+    none = "--config.quantize.cells=1 --config.model.condition_rank=0 --config.loss.item=0"
+    return ConfigDict({{"base": base, "rows": (("whole", ""), ("nothing left", none))}})
+"""
+
+
+def run(row, seed, ndcg, best=1):
+    validation = {"ndcg@10": ndcg, "recall@10": 2 * ndcg}
+    return {"row": row, "seed": seed, "validation": validation, "best_step": best, "steps": 2}
+
+
+def test_a_variant_is_compared_with_the_first_over_their_common_seeds():
+    runs = [run("a", 0, 0.2), run("a", 1, 0.4, 2), run("b", 1, 0.5), run("b", 2, 0.9)]
+    a, b = variant_rows({"runs": runs})
+    assert (a["row"], a["ndcg@10"], a["recall@10"]) == ("a", pytest.approx(0.3), pytest.approx(0.6))
+    assert a["spread"] == pytest.approx(0.02**0.5)
+    assert (a["seeds"], a["trained"]) == (2, 0.75)
+    assert "relative" not in a
+    assert b["relative"] == pytest.approx(0.25)  # .5 against .4, seed 1
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs" / "studies").glob("*.py")))
+def test_every_row_of_a_shipped_study_is_a_command_line_of_the_launcher(file, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    made = launch.load_config(file)
+    assert len(made.rows) > 1
+    for _, own in made.rows:
+        launch.resolve([*shlex.split(made.base), *shlex.split(own), "--config.seed=1"])
+
+
+def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
+    file = tmp_path / "small.py"
+    file.write_text(STUDY.format(config=ROOT / "configs" / "hdnag.py"))
+    arguments = [f"--config={file}", f"--workdir={tmp_path / 'w'}", f"--results={tmp_path / 'r'}"]
+    assert study.main([*arguments, "--rows=nothing left"]) == 0
+    kept = tmp_path / "r" / "studies" / "small.json"
+    (nothing,) = load_study(kept)["runs"]
+    history = tmp_path / "w" / "nothing_left-0" / "results" / "history.jsonl"
+    (line,) = [json.loads(text) for text in history.read_text().splitlines()]
+    assert nothing["validation"]["ndcg@10"] == line["validation.ndcg@10"]
+    assert nothing["best_step"] == nothing["steps"] == line["step"]
+    assert not (tmp_path / "w" / "nothing_left-0" / "evaluation").exists()
+
+    assert study.main(arguments) == 0
+    assert [made["row"] for made in load_study(kept)["runs"]] == ["whole", "nothing left"]
+    out = capfd.readouterr().out
+    assert out.count("--- nothing left") == 1
+    assert out.splitlines()[-1] == str(kept)
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--rows=wole", "no row 'wole', known are whole, nothing left"),
+        ("--seeds=a", "--seeds=a: expected whole numbers"),
+    ],
+)
+def test_a_wrong_choice_is_named(argument, message, tmp_path, capsys):
+    file = tmp_path / "small.py"
+    file.write_text(STUDY.format(config="configs/hdnag.py"))
+    assert study.main([f"--config={file}", argument]) == launch.BAD_INPUT
+    assert message in capsys.readouterr().err
+
+
+def test_a_torn_study_is_named(tmp_path):
+    path = tmp_path / "torn.json"
+    path.write_text('{"base": ""}')
+    with pytest.raises(InputError, match=r"torn\.json: the study has no runs"):
+        load_study(path)
