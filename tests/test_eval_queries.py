@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.decode.index import build_index
-from semid_jax.decode.score import Tables
+from semid_jax.decode.score import Query, Tables
 from semid_jax.eval import users as evaluated
 from semid_jax.eval.model import (
     hdnag_queries,
     make_read_side,
+    normalised,
     user_query,
     user_vectors,
     with_model,
@@ -69,3 +70,23 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
             np.testing.assert_array_equal(query.dense.history[:n], side.history[rows])
             seen += n
         assert seen == U
+
+
+def test_the_normalised_score_is_the_log_probability_of_the_codes():
+    rng = np.random.default_rng(1)
+    B, d = 3, 2
+    coarse, fine = rng.normal(size=(B, C)), rng.normal(size=(B, L, K))
+    codewords, condition = rng.normal(size=(L, K, d + 1)), rng.normal(size=(C, L, d))
+    as_float = [jnp.asarray(a, jnp.float32) for a in (coarse, fine, codewords, condition)]
+    query = Query(jnp.zeros((B, 1)), as_float[0], as_float[1], jnp.zeros(B, jnp.int32))
+    found = normalised(query, *as_float[2:], jnp.float32(0.5))
+    r = np.einsum("cld,lkd->clk", condition, codewords[..., :d])
+    for b in range(B):
+        p_coarse = np.exp(coarse[b] / 0.5) / np.exp(coarse[b] / 0.5).sum()
+        for c, f in ((0, (1, 2, 3, 4)), (4, (7, 0, 0, 5))):
+            logit = fine[b] + r[c]
+            p_fine = np.exp(logit) / np.exp(logit).sum(axis=1, keepdims=True)
+            bias = sum(r[c, j, v] for j, v in enumerate(f))
+            score = found.coarse[b, c] + sum(fine[b, j, v] for j, v in enumerate(f)) + bias
+            expected = np.log(p_coarse[c]) + sum(np.log(p_fine[j, v]) for j, v in enumerate(f))
+            np.testing.assert_allclose(score, expected, rtol=1e-5)

@@ -280,6 +280,11 @@ def test_an_unknown_dense_term_is_refused_by_name():
         world(dense="fre")
 
 
+def test_a_normalised_score_has_no_dense_term():
+    with pytest.raises(InputError, match=r"model\.normalised: has no dense term"):
+        GeneratorConfig(normalised=True, dense="free")
+
+
 @pytest.mark.parametrize("dense", ["none", "free"])
 @pytest.mark.parametrize("mode", ["pmap", "shard_map"])
 def test_two_devices_train_as_one(mode, dense):

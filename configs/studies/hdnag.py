@@ -16,6 +16,10 @@ ROWS = {
     "no losses of codes": "--config.loss.coarse=0 --config.loss.fine=0",
     "no item-level loss on S1": "--config.loss.item=0",
     "no item-level loss": "--config.loss.item=0 --config.model.dense=none",
+    # What is trained is then the likelihood of the codes: each digit counts like the coarse code.
+    "normalised score": "--config.model.normalised=True --config.model.dense=none "
+    "--config.loss.coarse=1 --config.loss.fine=16 --config.loss.item=0 --config.loss.alignment=0 "
+    "--config.loss.validity=0",
     "residual digits": "--config.quantize.fine=residual",
     "L = 8": "--config.quantize.digits=8",
     "L = 24": "--config.quantize.digits=24",

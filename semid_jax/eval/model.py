@@ -189,6 +189,25 @@ def dense_query(
     return DenseQuery(state, (1.0 + archetypes.gate[row]) * asked, alpha, history)
 
 
+@jax.jit
+def normalised(
+    query: Query, codewords: jax.Array, condition: jax.Array, weight: jax.Array
+) -> Query:
+    """The same query, scoring an ID (c, f) by log p(c) + sum_j log p(f_j | c).
+
+    Args:
+      query: of S1.
+      codewords: float32[L, K, d + d_z], of the index's tables.
+      condition: float32[C, L, d].
+      weight: w, float32[].
+    """
+    score = jax.nn.log_softmax(query.coarse / weight)
+    for j in range(len(codewords)):
+        r = condition[:, j] @ codewords[j, :, : condition.shape[-1]].T
+        score -= jax.nn.logsumexp(query.fine[:, None, j] + r, axis=-1)
+    return dataclasses.replace(query, coarse=score)
+
+
 def hdnag_queries(
     generator: Generator,
     params: Any,
@@ -212,6 +231,8 @@ def hdnag_queries(
       shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
 
+    condition = generator.apply(params, centroids, method=Generator.tables).condition
+
     def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
         codes = part.coarse[:, :width], part.fine[:, :width]
         of_users = *codes, part.history[:, :width], part.archetype
@@ -221,6 +242,9 @@ def hdnag_queries(
         vectors, states, interest, alpha, history = users
         of_users = alpha, archetype, history
         query = make_query(vectors, index.tables, archetype)
+        if generator.config.normalised:
+            weight = params["params"]["coarse_weight"]
+            return normalised(query, index.tables.fine, condition, weight)
         if not generator.has_dense:
             return query
         dense = dense_query(generator, params, views.archetypes, states, interest, *of_users)

@@ -63,6 +63,8 @@ class GeneratorConfig:
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
       likeness: where g_1, g_2 and g_3 start.
+      normalised: rank by log p(c) + sum_j log p(f_j | c) and not by S1. An ablation, for
+        validation only: log Z differs from cell to cell, so this is no inner product.
     """
 
     width: int = 128
@@ -74,15 +76,18 @@ class GeneratorConfig:
     dense: str = "none"
     fading: float = 0.7
     likeness: float = 2.0
+    normalised: bool = False
 
     def __post_init__(self) -> None:
         """Checks what a reader can get wrong.
 
         Raises:
-          InputError: an unknown dense term.
+          InputError: an unknown dense term, or one beside a normalised score.
         """
         if self.dense not in DENSE:
             raise InputError(f"model.dense: {self.dense!r} is not one of {', '.join(DENSE)}")
+        if self.normalised and self.dense != "none":
+            raise InputError("model.normalised: has no dense term; set model.dense=none")
 
 
 @struct.dataclass

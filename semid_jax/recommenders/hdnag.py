@@ -45,7 +45,7 @@ from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
-from semid_jax.types import ItemFeatures
+from semid_jax.types import InputError, ItemFeatures
 
 
 def run(
@@ -63,6 +63,8 @@ def run(
       InputError: settings of the model; before any work.
     """
     sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
+    if sizes.normalised and not config.validate_only:
+        raise InputError("model.normalised: the searches compute S1; set validate_only=True")
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes)
