@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from semid_jax.models.linear import multiply_each
 from semid_jax.models.trunk import Trunk
 
 
@@ -69,7 +70,7 @@ class Gpt2(nn.Module):
         """
         B, rows, L = codes.shape
         states = self.trunk(self.embed(codes), seeds)[:, L - 1 : -1]
-        return jnp.einsum("btld,lkd->btlk", states.reshape(B, rows - 1, L, -1), self.codes)
+        return multiply_each(states.reshape(B, rows - 1, L, -1), self.codes)
 
     def start(self, codes: jax.Array, mask: jax.Array, beam: int) -> tuple[jax.Array, Any, Any]:
         """Reads histories, ready to generate.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 
 class Dense(nn.Dense):
@@ -24,3 +25,8 @@ class Dense(nn.Dense):
 def multiply(x: jax.Array, w: jax.Array) -> jax.Array:
     """x @ w, the leading axes made one: float[..., I] and float[I, O] to float[..., O]."""
     return (x.reshape(-1, x.shape[-1]) @ w).reshape(*x.shape[:-1], w.shape[1])
+
+
+def multiply_each(x: jax.Array, w: jax.Array) -> jax.Array:
+    """x[..., j, :] @ w[j].T for every j: float[..., L, D], float[L, K, D] to float[..., L, K]."""
+    return jnp.stack([multiply(x[..., j, :], w[j].T) for j in range(len(w))], axis=-2)

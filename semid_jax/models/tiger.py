@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.dropout import dropout
-from semid_jax.models.linear import Dense
+from semid_jax.models.linear import Dense, multiply_each
 from semid_jax.models.trunk import KeyValue
 
 BUCKETS, FARTHEST = 32, 128  # of relative positions
@@ -202,7 +202,7 @@ class Tiger(nn.Module):
             x = x + dropout(y, seeds, c.dropout, 16 * i + 140)
             x = x + dropout(self.write_up[i](x, seeds), seeds, c.dropout, 16 * i + 141)
         x = dropout(self.decoder_norm(x), seeds, c.dropout, 4)
-        return jnp.einsum("bld,lkd->blk", x, self.codes) * c.width**-0.5
+        return multiply_each(x, self.codes) * c.width**-0.5
 
     def start(self, codes: jax.Array, mask: jax.Array, beam: int) -> tuple[jax.Array, Any, Any]:
         """Reads histories, ready to generate; arguments and result as of `Gpt2.start`."""
