@@ -1,7 +1,7 @@
 """Ablations of HDNAG, one switch each, by validation.
 
-python -m semid_jax.study --config=configs/studies/hdnag.py                  # Beauty
-python -m semid_jax.study --config=configs/studies/hdnag.py:Sports_and_Outdoors
+python -m semid_jax.study --config=configs/studies/hdnag_ablation.py                  # Beauty
+python -m semid_jax.study --config=configs/studies/hdnag_ablation.py:Sports_and_Outdoors
 """
 
 from ml_collections import ConfigDict
