@@ -1,6 +1,6 @@
 """Runs one configuration in several variants and seeds, and keeps their validation in one file.
 
-    python -m semid_jax.study --config=configs/studies/hdnag_ablation.py [--rows=NAME,NAME] [--seeds=0,1,2]
+    python -m semid_jax.study --config=configs/studies/hdnag_ablation.py
 
 --config    a Python file with get_config(arguments) that returns `base`, the arguments of the
             launcher that all rows share, and `rows`, pairs (name, the arguments of that row)
