@@ -15,14 +15,14 @@ from semid_jax.eval.model import dense_items, dense_query
 from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.encoders import unit
-from semid_jax.models.fusion import Archetypes, ItemViews
+from semid_jax.models.fusion import Archetypes, ItemViews, see
 from semid_jax.models.hdnag import (
     FASTER,
     Centroids,
     Generator,
     GeneratorConfig,
     interests,
-    item_bias,
+    meaning,
     query_vector,
 )
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
@@ -76,7 +76,11 @@ def make_views(rng):
 
 
 def make_codes(coarse, fine, log_proposal, views):
-    return Codes(jnp.asarray(coarse), jnp.asarray(fine), log_proposal, views, make_centroids())
+    column = jnp.arange(A)[:, None]
+    z = see(views, column, jnp.arange(N + 1)[None])
+    detail = meaning(make_centroids(), jnp.asarray(coarse), jnp.asarray(fine)).detail
+    codes = jnp.asarray(coarse), jnp.asarray(fine)
+    return Codes(*codes, log_proposal, z, detail, make_centroids())
 
 
 def states_of(generator, params, vectors, items):
@@ -84,7 +88,8 @@ def states_of(generator, params, vectors, items):
 
 
 def code_vectors(generator, params, coarse, fine, centroids=None):
-    asked = centroids or make_centroids(), coarse, fine
+    codes = jnp.asarray(coarse), jnp.asarray(fine)
+    asked = *codes, meaning(centroids or make_centroids(), *codes)
     return jax.tree.map(np.asarray, generator.apply(params, *asked, method=Generator.code_vectors))
 
 
@@ -100,7 +105,7 @@ def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_two_vectors_per_i
     interest = rng.normal(size=(3, 6, Z)).astype(np.float32)
     query = generator.apply(params, centroids, states, interest, method=Generator.query)
     tables = generator.apply(params, centroids, method=Generator.tables)
-    bias = item_bias(tables, coarse[0], fine[0])
+    bias = generator.apply(params, coarse[0], fine[0], method=Generator.item_bias)
     of_tables = Tables(tables.coarse, tables.fine)
     found = query_vector(*query) @ item_vectors(of_tables, coarse[0], fine[0], bias).T
     items = code_vectors(generator, params, coarse[0], fine[0], centroids)
@@ -257,7 +262,7 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
 def test_a_sample_of_candidates_stands_for_all_items():
     counts = np.random.default_rng(0).integers(1, 9, N)
     log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
-    codes = Codes(None, None, jnp.asarray(log_p), None, None)
+    codes = Codes(None, None, jnp.asarray(log_p), None, None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):

@@ -16,7 +16,7 @@ from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.fusion import Archetypes, ItemViews, see
-from semid_jax.models.hdnag import Centroids, Generator, interests, item_bias, query_vector
+from semid_jax.models.hdnag import Centroids, Generator, interests, query_vector
 from semid_jax.models.trunk import last_of
 
 
@@ -77,7 +77,8 @@ def make_read_side(
 def with_model(index: Index, generator: Generator, params: Any, centroids: Centroids) -> Index:
     """The index of a catalogue under a model's parameters; its lists stay."""
     tables = generator.apply(params, centroids, method=Generator.tables)
-    bias = item_bias(tables, index.entry_coarse, index.entry_fine)
+    entries = index.entry_coarse, index.entry_fine
+    bias = generator.apply(params, *entries, method=Generator.item_bias)
     found = Tables(tables.coarse, tables.fine)
     return dataclasses.replace(index, tables=found, entry_bias=bias)
 
@@ -121,9 +122,8 @@ def user_vectors(
     mask = history > 0
     z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
-        read = generator.apply(params, centroids, coarse, fine, method=Generator.code_vectors)
-        read = generator.apply(params, read, z, history, method=Generator.with_dense)
-        states = generator.apply(params, read.x, mask, method=Generator.states)
+        x = generator.apply(params, coarse, fine, z, history, method=Generator.read)
+        states = generator.apply(params, x, mask, method=Generator.states)
         state = last_of(states, mask)
     with jax.named_scope("heads"):
         interest = last_of(interests(z, generator.config.fading), mask)

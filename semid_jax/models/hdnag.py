@@ -122,6 +122,19 @@ class CodeTables:
 
 
 @struct.dataclass
+class Meaning:
+    """What IDs stand for in the space of items, apart from what is learned of them.
+
+    Attributes:
+      cell: float32[..., D_z], o_c.
+      detail: float32[..., D_z], R^T [w[1, f_1] .. w[L, f_L]].
+    """
+
+    cell: jax.Array
+    detail: jax.Array
+
+
+@struct.dataclass
 class CodeVectors:
     """Items as S1 meets them: S1 = <s, x> + bias + <p, m>.
 
@@ -206,48 +219,82 @@ class Generator(nn.Module):
 
     def tables(self, centroids: Centroids) -> CodeTables:
         """What the codes look up, as every score uses it."""
-        condition = jnp.zeros((self.cells, self.digits, self.config.digit_width))
-        if self.config.condition_rank:
-            down = self.coarse_codes @ self.condition_down
-            condition = jnp.einsum("cr,rld->cld", down, self.condition_up)
         return CodeTables(
             coarse=jnp.concatenate([self.coarse_codes, centroids.coarse], axis=-1),
             fine=jnp.concatenate([unit(self.fine_codes), centroids.fine], axis=-1),
-            condition=condition,
+            condition=self._condition(),
         )
 
-    def code_vectors(self, centroids: Centroids, coarse: jax.Array, fine: jax.Array) -> CodeVectors:
+    def read(self, coarse: jax.Array, fine: jax.Array, z: jax.Array, items: jax.Array) -> jax.Array:
+        """Items as the trunk reads them: x of their codes, and y where there is one.
+
+        Args:
+          coarse: int32[...].
+          fine: uint8[..., L].
+          z: float32[..., D_z].
+          items: int32[...].
+
+        Returns:
+          float32[..., D].
+        """
+        x = self._embed(coarse, fine)
+        return x + self.dense_vectors(z, items) if self.has_dense else x
+
+    def code_vectors(self, coarse: jax.Array, fine: jax.Array, meaning: Meaning) -> CodeVectors:
         """Items as S1 meets them.
 
         Args:
-          centroids: of the codebook.
           coarse: int32[...].
           fine: uint8[..., L].
+          meaning: of these codes.
         """
-        tables, d, likeness = self.tables(centroids), self.config.digit_width, self.likeness()
-        codes = tables.fine[jnp.arange(self.digits), fine.astype(jnp.int32)]
-        learned, words = codes[..., :d], codes[..., d:]
-        if words.shape[-1] == self.content:
-            detail = jnp.sum(words, axis=-2)
-        else:
-            detail = multiply(words.reshape(*coarse.shape, -1), centroids.rotation.T)
-        parts = [self.coarse_codes[coarse], learned.reshape(*coarse.shape, -1)]
+        likeness = self.likeness()
         return CodeVectors(
-            x=multiply(jnp.concatenate(parts, axis=-1), self.codes_in),
-            m=likeness[0] * centroids.coarse[coarse] + likeness[1] * detail,
-            bias=item_bias(tables, coarse, fine),
+            x=self._embed(coarse, fine),
+            m=likeness[0] * meaning.cell + likeness[1] * meaning.detail,
+            bias=self.item_bias(coarse, fine),
         )
 
+    def item_bias(self, coarse: jax.Array, fine: jax.Array) -> jax.Array:
+        """b_i = sum_j r[c, j, f_j], the additive condition of IDs.
+
+        Args:
+          coarse: int32[...].
+          fine: uint8[..., L].
+
+        Returns:
+          float32[...].
+        """
+        condition, codes = self._condition(), unit(self.fine_codes)
+        bias = jnp.zeros(coarse.shape)
+        for j in range(self.digits):
+            # A table of C x K numbers: no vector per item is looked up.
+            bias += (condition[:, j] @ codes[j].T)[coarse, fine[..., j].astype(jnp.int32)]
+        return bias
+
+    def _embed(self, coarse: jax.Array, fine: jax.Array) -> jax.Array:
+        """x, float32[..., D], of int32[...] and uint8[..., L]."""
+        width = self.config.width
+        of_cell = self.coarse_codes @ self.codes_in[:width]
+        codes = unit(self.fine_codes)[jnp.arange(self.digits), fine.astype(jnp.int32)]
+        flat = codes.reshape(*coarse.shape, -1)
+        return of_cell[coarse] + multiply(flat, self.codes_in[width:])
+
+    def _condition(self) -> jax.Array:
+        """G_j e_c, float32[C, L, d]."""
+        if not self.config.condition_rank:
+            return jnp.zeros((self.cells, self.digits, self.config.digit_width))
+        down = self.coarse_codes @ self.condition_down
+        return jnp.einsum("cr,rld->cld", down, self.condition_up)
+
     def with_dense(self, vectors: CodeVectors, z: jax.Array, items: jax.Array) -> CodeVectors:
-        """Items as S2 meets them, but for its term for the history; S1's where there is no S2.
+        """Items as S2 meets them, but for its term for the history.
 
         Args:
           vectors: of their codes.
           z: float32[..., D_z].
           items: int32[...].
         """
-        if not self.has_dense:
-            return vectors
         x = vectors.x + self.dense_vectors(z, items)
         return CodeVectors(x, vectors.m + self.likeness()[2] * z, vectors.bias)
 
@@ -301,9 +348,24 @@ class Generator(nn.Module):
         self, centroids: Centroids, coarse: jax.Array, fine: jax.Array, z: jax.Array
     ) -> jax.Array:
         """Touches every parameter, for `init`; z is float32[B, T, D_z]."""
-        vectors = self.code_vectors(centroids, coarse, fine)
-        states = self.states(self.with_dense(vectors, z, coarse).x, coarse >= 0)
+        vectors = self.code_vectors(coarse, fine, meaning(centroids, coarse, fine))
+        states = self.states(self.read(coarse, fine, z, coarse), coarse >= 0)
         return self.query(centroids, states, z)[1].sum() + vectors.bias.sum() + vectors.m.sum()
+
+
+def meaning(centroids: Centroids, coarse: jax.Array, fine: jax.Array) -> Meaning:
+    """What IDs stand for.
+
+    Args:
+      centroids: of the codebook.
+      coarse: int32[...].
+      fine: uint8[..., L].
+    """
+    words = centroids.fine[jnp.arange(fine.shape[-1]), fine.astype(jnp.int32)]
+    cell = centroids.coarse[coarse]
+    if words.shape[-1] == cell.shape[-1]:
+        return Meaning(cell, jnp.sum(words, axis=-2))
+    return Meaning(cell, multiply(words.reshape(*coarse.shape, -1), centroids.rotation.T))
 
 
 def interests(z: jax.Array, fading: float) -> jax.Array:
@@ -334,19 +396,3 @@ def query_vector(coarse: jax.Array, fine: jax.Array) -> jax.Array:
     """
     lead = coarse.shape[:-1]
     return jnp.concatenate([coarse, fine.reshape(*lead, -1), jnp.ones((*lead, 1))], axis=-1)
-
-
-def item_bias(tables: CodeTables, coarse: jax.Array, fine: jax.Array) -> jax.Array:
-    """b_i = sum_j r[c, j, f_j], the additive condition of an ID.
-
-    Args:
-      tables: what codes look up.
-      coarse: int32[...].
-      fine: uint8[..., L].
-
-    Returns:
-      float32[...].
-    """
-    codes = tables.fine[jnp.arange(fine.shape[-1]), fine.astype(jnp.int32)]
-    condition = tables.condition[coarse]
-    return jnp.sum(condition * codes[..., : condition.shape[-1]], axis=(-2, -1))

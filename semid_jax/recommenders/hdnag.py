@@ -24,7 +24,7 @@ from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_mode
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.users import mean_metrics
-from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig
+from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig, meaning
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.profiling import ProfileConfig
@@ -148,9 +148,9 @@ def train_stage(
 
     def validate(params: Any) -> dict[str, float]:
         index = with_model(empty, generator, params, codes.centroids)
-        known = codes.views, codes.centroids
+        known = tokenizer.views, codes.centroids
         queries = hdnag_queries(generator, params, index, side, *known, shows_bar=False)
-        dense = dense_items(generator, params, codes.views)
+        dense = dense_items(generator, params, tokenizer.views)
         ranks = validation_ranks(queries, index, side, dense, decode)
         found = mean_metrics(ranks["validation"])
         if dense is not None:
@@ -172,11 +172,13 @@ def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
     """The catalogue as the training step reads it."""
+    coarse, fine = jnp.asarray(tokenizer.coarse), jnp.asarray(tokenizer.fine)
     return Codes(
-        jnp.asarray(tokenizer.coarse),
-        jnp.asarray(tokenizer.fine),
+        coarse,
+        fine,
         jnp.asarray(log_proposal(counts)),
-        tokenizer.views,
+        jnp.asarray(tokenizer.points),
+        meaning(tokenizer.centroids, coarse, fine).detail,
         tokenizer.centroids,
     )
 

@@ -9,8 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.models.fusion import ItemViews, see
-from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, interests
+from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, Meaning, interests, meaning
 from semid_jax.models.hdnag_losses import (
     NEVER,
     Asked,
@@ -36,15 +35,22 @@ class Codes:
       coarse: int32[A, N + 1].
       fine: uint8[A, N + 1, L].
       log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
-      views: items as the archetypes see them.
-      centroids: what the codes stand for.
+      z: float32[A, N + 1, D_z], items as the archetypes see them.
+      detail: float32[A, N + 1, D_z], what their fine digits stand for, see `Meaning`.
+      centroids: what any code stands for.
     """
 
     coarse: jax.Array
     fine: jax.Array
     log_proposal: jax.Array
-    views: ItemViews
+    z: jax.Array
+    detail: jax.Array
     centroids: Centroids
+
+    def meaning(self, column: jax.Array, items: jax.Array) -> Meaning:
+        """What the IDs of items int32[...] in columns int32[...] stand for."""
+        cell = self.centroids.coarse[self.coarse[column, items]]
+        return Meaning(cell, self.detail[column, items])
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
@@ -107,17 +113,17 @@ def group_losses(
     column = archetype[:, None]
     call = functools.partial(generator.apply, params)
 
-    def code_vectors(coarse: jax.Array, fine: jax.Array) -> CodeVectors:
-        made: CodeVectors = call(codes.centroids, coarse, fine, method=Generator.code_vectors)
+    def code_vectors(coarse: jax.Array, fine: jax.Array, stands_for: Meaning) -> CodeVectors:
+        made: CodeVectors = call(coarse, fine, stands_for, method=Generator.code_vectors)
         return made
 
-    def with_dense(vectors: CodeVectors, z: jax.Array, items: jax.Array) -> CodeVectors:
-        made: CodeVectors = call(vectors, z, items, method=Generator.with_dense)
+    def with_dense(vectors: CodeVectors, a: jax.Array, items: jax.Array) -> CodeVectors:
+        made: CodeVectors = call(vectors, codes.z[a, items], items, method=Generator.with_dense)
         return made
 
-    z = see(codes.views, column, inputs)
-    read = code_vectors(codes.coarse[column, inputs], codes.fine[column, inputs])
-    x = with_dense(read, z, inputs).x
+    z = codes.z[column, inputs]
+    read = codes.coarse[column, inputs], codes.fine[column, inputs]
+    x = call(*read, z, inputs, method=Generator.read)
     states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
     interest = interests(z, generator.config.fading)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
@@ -133,13 +139,14 @@ def group_losses(
     def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
         a, weight, known = part["archetype"], part["weight"], part["known"]
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
-        vectors = code_vectors(coarse, digits)
+        vectors = code_vectors(coarse, digits, codes.meaning(a, candidates.ids))
+        fakes = fake_codes(fake_key, coarse, digits, config.fakes)
         sums = {}
         sums["item_losses"], parts = item_losses(
             config,
             candidates,
             vectors,
-            code_vectors(*fake_codes(fake_key, coarse, digits, config.fakes)),
+            code_vectors(*fakes, meaning(codes.centroids, *fakes)),
             jax.nn.one_hot(coarse, generator.cells),
             Asked(part["states"], part["own"]),
             part["coarse_logits"],
@@ -149,7 +156,7 @@ def group_losses(
         if generator.has_dense:
             sums["dense_loss"] = dense_loss(
                 candidates,
-                with_dense(vectors, see(codes.views, a, candidates.ids), candidates.ids),
+                with_dense(vectors, a, candidates.ids),
                 call(method=Generator.repeat),
                 Asked(part["states"], part["own_dense"]),
                 known,
@@ -157,7 +164,7 @@ def group_losses(
             )
         return sums | parts
 
-    own = code_vectors(cell, fine)
+    own = code_vectors(cell, fine, codes.meaning(column, targets))
     positions: dict[str, Any] = {
         "states": states,
         "own": own,
@@ -166,7 +173,7 @@ def group_losses(
         "weight": bears,
     }
     if generator.has_dense:
-        positions["own_dense"] = with_dense(own, see(codes.views, column, targets), targets)
+        positions["own_dense"] = with_dense(own, column, targets)
     groups = jax.tree.map(lambda a: a.reshape(G, group * T, *a.shape[2:]), positions)
     by_group = jax.lax.map(of_group, {**groups, "archetype": archetype[::group]})
     digits = sample_digits(digit_key, generator.digits, config.fine_digits)
