@@ -51,9 +51,9 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
     made = {"command": "c", "revision": "r", "versions": {}, "machine": "m", "config": config}
     (workdir / "config.json").write_text(json.dumps(made))
     with pytest.raises(InputError, match="no readable metrics"):
-        record_of(workdir, "road", "hdnag")
-    flat = {"test.ndcg@10": 0.2, "run.seed": 3, "run.seconds": 9.5, "run.parameters": 7}
-    write_metrics(workdir / "results" / "metrics.json", flat)
+        record_of(workdir, "road")
+    flat = {"test.ndcg@10": 0.2, "run.model": "gru4rec", "run.seed": 3, "run.seconds": 9.5}
+    write_metrics(workdir / "results" / "metrics.json", {**flat, "run.parameters": 7})
     arguments = [str(workdir), "--experiment=road", f"--results={tmp_path / 'kept'}"]
     assert keep.main(arguments) == 0
     (kept,) = load_records(tmp_path / "kept")
@@ -61,6 +61,12 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
         "amazon_2014/Beauty", 3, 9.5, 7,
     )  # fmt: skip
     assert kept.metrics["test"] == {"ndcg@10": 0.2}
+    assert kept.model == "gru4rec"
+    assert record_of(workdir, "road", "wide").model == "gru4rec/wide"
+    (workdir / "config.json").write_text(
+        json.dumps({**made, "config": {**config, "model": {"features": True}}})
+    )
+    assert record_of(workdir, "road").model == "gru4rec_features"
     write_metrics(workdir / "results" / "metrics.json", {"test.ndcg@10": 0.2})
     assert keep.main(arguments) == 2
 

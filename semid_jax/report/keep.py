@@ -26,11 +26,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Keeps a finished run as a run of record.")
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--experiment", required=True, help="the folder under results/")
-    parser.add_argument("--model", default="hdnag", help="hdnag, or hdnag/variant")
+    parser.add_argument("--variant", default="", help="of the model, e.g. no_gate")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
     try:
-        record = record_of(options.workdir, options.experiment, options.model)
+        record = record_of(options.workdir, options.experiment, options.variant)
         print(write_record(options.results, record))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -86,13 +86,13 @@ def write_record(results: Path, record: Record) -> Path:
     return path
 
 
-def record_of(workdir: Path, experiment: str, model: str) -> Record:
+def record_of(workdir: Path, experiment: str, variant: str = "") -> Record:
     """What a finished run leaves for the record.
 
     Args:
       workdir: of the run.
       experiment: the name of the table that the run belongs to.
-      model: one of MODELS, or one of them with "/variant".
+      variant: of the model, where the run's configuration is not the plain one.
 
     Raises:
       InputError: the run has not ended, or a file of it is torn.
@@ -101,9 +101,11 @@ def record_of(workdir: Path, experiment: str, model: str) -> Record:
     metrics = read_metrics(workdir / "results" / "metrics.json")
     try:
         data, run = made["config"]["data"], metrics["run"]
+        features = made["config"].get("model", {}).get("features", False)
+        model = run["model"] + ("_features" if features else "")
         return Record(
             experiment=experiment,
-            model=model,
+            model="/".join(filter(None, (model, variant))),
             dataset="/".join(filter(None, (data["name"], data["category"]))),
             seed=int(run["seed"]),
             command=made["command"],
