@@ -2,10 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from semid_jax.eval.evaluation import Evaluation
+from semid_jax.eval.store import write_evaluation
+from semid_jax.eval.users import Lists, Users
 from semid_jax.report import keep, readme
 from semid_jax.report.metrics import write_metrics
+from semid_jax.report.ranks import read_ranks
 from semid_jax.report.records import Record, load_records, load_speed, record_of, write_record
 from semid_jax.types import InputError
 
@@ -54,6 +59,10 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
         record_of(workdir, "road")
     flat = {"test.ndcg@10": 0.2, "run.model": "gru4rec", "run.seed": 3, "run.seconds": 9.5}
     write_metrics(workdir / "results" / "metrics.json", {**flat, "run.parameters": 7})
+    side = Users(np.array([1, 0]), np.ones((2, 2), np.int32), np.array([5, 6], np.int32))
+    items = np.array([[4, 5], [4, 5]], np.int32)
+    lists = Lists(items, np.zeros((2, 2), np.float32), np.full(2, 9, np.int32))
+    write_evaluation(workdir / "evaluation", Evaluation({}, side, lists), {}, {}, 1.0)
     arguments = [str(workdir), "--experiment=road", f"--results={tmp_path / 'kept'}"]
     assert keep.main(arguments) == 0
     (kept,) = load_records(tmp_path / "kept")
@@ -62,6 +71,8 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
     )  # fmt: skip
     assert kept.metrics["test"] == {"ndcg@10": 0.2}
     assert kept.model == "gru4rec"
+    ranks = read_ranks(tmp_path / "kept" / "road" / kept.file_name).ranks
+    assert ranks.tolist() == [0, 2]  # users ascending
     assert record_of(workdir, "road", "wide").model == "gru4rec/wide"
     (workdir / "config.json").write_text(
         json.dumps({**made, "config": {**config, "model": {"features": True}}})

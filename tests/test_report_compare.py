@@ -1,4 +1,4 @@
-"""Paired differences between finished runs, and their table in README."""
+"""Paired differences between runs of record, and their table in README."""
 
 import json
 
@@ -8,14 +8,16 @@ import pytest
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.store import write_evaluation
 from semid_jax.eval.users import Lists, Users
-from semid_jax.report import compare
+from semid_jax.report import compare, keep
 from semid_jax.report.metrics import write_metrics
+from semid_jax.report.ranks import ranks_path
 from semid_jax.report.readme import results_markdown
 from semid_jax.report.records import load_records
 
 
-def finished(workdir, model, seed, ranks, users=(0, 1, 2, 3), targets=(9, 8, 7, 6)):
-    """A run whose target stands at a rank, 0 = not in the list, of each user."""
+def kept(results, model, seed, ranks, users=(0, 1, 2, 3), targets=(9, 8, 7, 6)):
+    """The record of a run whose target stands at a rank, 0 = not in the list, of each user."""
+    workdir = results / "runs" / f"{model}-{seed}"
     made = {
         "command": f"run {model} {seed}", "revision": "r", "versions": {}, "machine": "m",
         "config": {"data": {"name": "amazon_2014", "category": "Beauty"}},
@@ -35,15 +37,17 @@ def finished(workdir, model, seed, ranks, users=(0, 1, 2, 3), targets=(9, 8, 7, 
     side = Users(np.array(users), history, np.array(targets, np.int32))
     lists = Lists(items, np.zeros(items.shape, np.float32), np.full(len(ranks), 9, np.int32))
     write_evaluation(workdir / "evaluation", Evaluation({}, side, lists), {}, {}, 1.0)
-    return workdir
+    results = results / "results"
+    assert keep.main([str(workdir), "--experiment=main", f"--results={results}"]) == 0
+    return results / "main" / f"amazon_2014_Beauty-{model}-{seed}.json"
 
 
 def test_difference_is_over_users_whatever_their_order_seeds_averaged(tmp_path, capsys):
     ours = [
-        finished(tmp_path / "a0", "hdnag", 0, [1, 3, 0, 1]),
-        finished(tmp_path / "a1", "hdnag", 1, [1, 0, 3, 1]),
+        kept(tmp_path, "hdnag", 0, [1, 3, 0, 1]),
+        kept(tmp_path, "hdnag", 1, [1, 0, 3, 1]),
     ]
-    theirs = finished(tmp_path / "b", "sasrec", 0, [3, 3, 0, 0], (3, 2, 1, 0), (6, 7, 8, 9))
+    theirs = kept(tmp_path, "sasrec", 0, [3, 3, 0, 0], (3, 2, 1, 0), (6, 7, 8, 9))
     results = tmp_path / "results"
     arguments = [
         "--ours", *map(str, ours), "--theirs", str(theirs), "--experiment=main",
@@ -60,13 +64,13 @@ def test_difference_is_over_users_whatever_their_order_seeds_averaged(tmp_path, 
     assert found["difference"] == pytest.approx(0.375)
     assert found["low"] < 0.375 < found["high"]
     assert "hdnag 0.6250, sasrec 0.2500, difference +0.3750" in capsys.readouterr().out
-    assert load_records(results) == []
+    assert [record.model for record in load_records(results)] == ["hdnag", "hdnag", "sasrec"]
 
 
 def test_readme_shows_them_under_their_experiment(tmp_path):
     results = tmp_path / "results"
-    a = finished(tmp_path / "a", "hdnag", 0, [1, 3, 0, 1])
-    b = finished(tmp_path / "b", "sasrec", 0, [3, 3, 0, 0])
+    a = kept(tmp_path, "hdnag", 0, [1, 3, 0, 1])
+    b = kept(tmp_path, "sasrec", 0, [3, 3, 0, 0])
     assert compare.main(
         [f"--ours={a}", f"--theirs={b}", "--experiment=main", f"--results={results}"]
     ) == 0  # fmt: skip
@@ -76,13 +80,20 @@ def test_readme_shows_them_under_their_experiment(tmp_path):
     )
 
 
-def test_other_users_and_unknown_metrics_are_refused_in_one_line(tmp_path, capsys):
-    a = finished(tmp_path / "a", "hdnag", 0, [1, 3, 0, 1])
-    b = finished(tmp_path / "b", "sasrec", 0, [1, 3], (0, 1), (9, 8))
-    arguments = [f"--ours={a}", f"--theirs={b}", "--experiment=main", f"--results={tmp_path}"]
-    assert compare.main(arguments) == 2
-    assert "other test users" in capsys.readouterr().err
-    arguments[1] = f"--theirs={a}"
-    assert compare.main([*arguments, "--metric=auc"]) == 2
-    assert "--metric: 'auc' is none of recall@1" in capsys.readouterr().err
-    assert compare.main([*arguments[:1], f"--theirs={tmp_path / 'none'}", arguments[2]]) == 2
+def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path, capsys):
+    a = kept(tmp_path, "hdnag", 0, [1, 3, 0, 1])
+    b = kept(tmp_path, "sasrec", 0, [1, 3], (0, 1), (9, 8))
+
+    def refused(ours, theirs, *more):
+        arguments = ["--ours", *map(str, ours), f"--theirs={theirs}", "--experiment=main", *more]
+        assert compare.main([*arguments, f"--results={tmp_path}"]) == 2
+        return capsys.readouterr().err
+
+    assert "sasrec-0.json: other test users than" in refused([a], b)
+    assert "--metric: 'auc' is none of recall@1" in refused([a], a, "--metric=auc")
+    assert f"{b}: of sasrec, {a} is of hdnag" in refused([a, b], a)
+    assert "none.json: not readable" in refused([a], a.parent / "none.json")
+    ranks_path(a).write_text('{"split": "s", "ranks": "?"}')
+    assert "torn; keep the run again" in refused([a], a)
+    ranks_path(a).unlink()
+    assert "no such file; keep the run again" in refused([a], a)

@@ -1,9 +1,10 @@
 """The paired difference between two models, over the users of one test split.
 
-    python -m semid_jax.report.compare --ours RUN… --theirs RUN… --experiment=main
+    python -m semid_jax.report.compare --ours RECORD… --theirs RECORD… --experiment=main
 
-RUN are workdirs of finished runs, one per seed; a user's metric is averaged over a model's seeds,
-and the interval is over users. Writes results/paired/<experiment>/<dataset>-<ours>-<theirs>.json.
+RECORD are runs of record, results/<experiment>/….json, one per seed; a user's metric is averaged
+over a model's seeds, and the interval is over users. Writes
+results/paired/<experiment>/<dataset>-<ours>-<theirs>.json.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from semid_jax import disk
-from semid_jax.eval.ranking import paired_difference, ranking_metrics, target_ranks
-from semid_jax.eval.store import read_evaluation
-from semid_jax.report.records import PAIRED, record_of
+from semid_jax.eval.ranking import paired_difference, ranking_metrics
+from semid_jax.report.ranks import read_ranks
+from semid_jax.report.records import PAIRED, load_record
 from semid_jax.types import InputError
 
 
@@ -33,15 +34,14 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0, or 2 after one line about a wrong input.
     """
     parser = argparse.ArgumentParser(description="Paired difference of two models over users.")
-    parser.add_argument("--ours", type=Path, nargs="+", required=True, help="workdirs, by seed")
-    parser.add_argument("--theirs", type=Path, nargs="+", required=True, help="workdirs, by seed")
+    parser.add_argument("--ours", type=Path, nargs="+", required=True, help="records, by seed")
+    parser.add_argument("--theirs", type=Path, nargs="+", required=True, help="records, by seed")
     parser.add_argument("--experiment", required=True, help="the folder under results/paired/")
-    parser.add_argument("--names", nargs=2, help="of the two models, default run.model")
     parser.add_argument("--metric", default="ndcg@10")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
     try:
-        found = compare(options.ours, options.theirs, options.metric, options.names)
+        found = compare(options.ours, options.theirs, options.metric)
         names = (found["dataset"], found["ours"]["model"], found["theirs"]["model"])
         file = "-".join(name.replace("/", "_") for name in names) + ".json"
         path = options.results / PAIRED / options.experiment / file
@@ -58,41 +58,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(
-    ours: Sequence[Path], theirs: Sequence[Path], metric: str, names: Sequence[str] | None = None
-) -> dict[str, Any]:
+def compare(ours: Sequence[Path], theirs: Sequence[Path], metric: str) -> dict[str, Any]:
     """The paired difference of two models.
 
     Args:
-      ours: workdirs of one model, one per seed.
+      ours: records of one model, one per seed.
       theirs: of the other.
       metric: one of `ranking_metrics`, of the lists of record.
-      names: of the two, default run.model.
 
     Returns:
       dataset, metric, users; ours and theirs: model, seeds, commands, revisions, mean; and the
       fields of `paired_difference`.
 
     Raises:
-      InputError: a run has not ended, the data differ, or the metric is unknown.
+      InputError: a file is missing or torn, a side mixes models, the test users differ, or the
+        metric is unknown.
     """
     sides, means = [], []
-    key: tuple[np.ndarray, np.ndarray] | None = None
-    for workdirs, name in zip((ours, theirs), names or (None, None), strict=True):
-        records = [record_of(workdir, "paired", name or "") for workdir in workdirs]
+    split = read_ranks(ours[0]).split
+    for paths in (ours, theirs):
+        records = [load_record(path) for path in paths]
+        for path, record in zip(paths, records, strict=True):
+            if record.model != records[0].model:
+                raise InputError(f"{path}: of {record.model}, {paths[0]} is of {records[0].model}")
         rows = []
-        for workdir in workdirs:
-            users, targets, values = _per_user(workdir, metric)
-            key = key or (users, targets)
-            if not (np.array_equal(key[0], users) and np.array_equal(key[1], targets)):
-                raise InputError(
-                    f"{workdir}: other test users than {ours[0]}; compare runs on the same data"
-                )
-            rows.append(values)
+        for path in paths:
+            found = read_ranks(path)
+            if found.split != split:
+                raise InputError(f"{path}: other test users than {ours[0]}")
+            values = ranking_metrics(found.ranks)
+            if metric not in values:
+                raise InputError(f"--metric: {metric!r} is none of {', '.join(values)}")
+            rows.append(values[metric])
         means.append(np.mean(rows, axis=0))
         sides.append(
             {
-                "model": name or str(records[0].metrics["run"]["model"]),
+                "model": records[0].model,
                 "seeds": [record.seed for record in records],
                 "commands": [record.command for record in records],
                 "revisions": [record.revision for record in records],
@@ -107,17 +108,6 @@ def compare(
         "theirs": sides[1],
         **paired_difference(*means),
     }
-
-
-def _per_user(workdir: Path, metric: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Users ascending, their targets and their metric."""
-    evaluation = read_evaluation(workdir / "evaluation")
-    side = evaluation.side
-    metrics = ranking_metrics(target_ranks(evaluation.lists.items, side.targets))
-    if metric not in metrics:
-        raise InputError(f"--metric: {metric!r} is none of {', '.join(metrics)}")
-    order = np.argsort(side.users)
-    return side.users[order], side.targets[order], metrics[metric][order]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Keeps a finished run as a run of record.
 
-python -m semid_jax.report.keep WORKDIR --experiment=road    writes results/road/….json
+python -m semid_jax.report.keep WORKDIR --experiment=road
+
+writes results/road/….json, and results/ranks/road/….json for `semid_jax.report.compare`.
 """
 
 from __future__ import annotations
@@ -10,12 +12,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from semid_jax.eval.store import read_evaluation
+from semid_jax.report.ranks import TestRanks, write_ranks
 from semid_jax.report.records import record_of, write_record
 from semid_jax.types import InputError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Writes one record.
+    """Writes one record and its ranks.
 
     Args:
       argv: arguments after the program's name; sys.argv's if not given.
@@ -31,7 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parser.parse_args(argv)
     try:
         record = record_of(options.workdir, options.experiment, options.variant)
-        print(write_record(options.results, record))
+        evaluation = read_evaluation(options.workdir / "evaluation")
+        path = write_record(options.results, record)
+        write_ranks(path, TestRanks.of(evaluation))
+        print(path)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -25,7 +25,7 @@ MODELS = (
     "item_knn",
 )
 # Folders under results/ of other files than records.
-SPEED, PAIRED, STUDIES = "decode_speed", "paired", "studies"
+SPEED, PAIRED, STUDIES, RANKS = "decode_speed", "paired", "studies", "ranks"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +97,7 @@ def record_of(workdir: Path, experiment: str, variant: str = "") -> Record:
     Raises:
       InputError: the run has not ended, or a file of it is torn.
     """
-    made = _read(workdir / "config.json")
+    made = read_json(workdir / "config.json")
     metrics = read_metrics(workdir / "results" / "metrics.json")
     try:
         data, run = made["config"]["data"], metrics["run"]
@@ -124,23 +124,32 @@ def load_records(results: Path) -> list[Record]:
     """Reads every run of record below a folder, in order of their paths.
 
     Files of the decoding benchmark (results/decode_speed) are left to `load_speed`, those of
-    paired differences (results/paired) to `load_paired`, studies (results/studies) to `load_study`.
+    paired differences (results/paired) to `load_paired`, studies (results/studies) to `load_study`,
+    ranks (results/ranks) to `ranks.read_ranks`.
 
     Raises:
       InputError: a file is torn, lacks a field, or has one too many.
     """
-    records = []
-    for path in sorted(Path(results).glob("**/*.json")):
-        if path.relative_to(results).parts[0] in (SPEED, PAIRED, STUDIES):
-            continue
-        found = _read(path)
-        names = {field.name for field in dataclasses.fields(Record)}
-        wrong = sorted(names - found.keys()) or sorted(found.keys() - names)
-        if wrong:
-            word = "lacks" if names - found.keys() else "has unknown"
-            raise InputError(f"{path}: the record {word} {', '.join(wrong)}; run it again")
-        records.append(Record(**found))
-    return records
+    return [
+        load_record(path)
+        for path in sorted(Path(results).glob("**/*.json"))
+        if path.relative_to(results).parts[0] not in (SPEED, PAIRED, STUDIES, RANKS)
+    ]
+
+
+def load_record(path: Path) -> Record:
+    """Reads one run of record.
+
+    Raises:
+      InputError: the file is torn, lacks a field, or has one too many.
+    """
+    found = read_json(path)
+    names = {field.name for field in dataclasses.fields(Record)}
+    wrong = sorted(names - found.keys()) or sorted(found.keys() - names)
+    if wrong:
+        word = "lacks" if names - found.keys() else "has unknown"
+        raise InputError(f"{path}: the record {word} {', '.join(wrong)}; run it again")
+    return Record(**found)
 
 
 def load_speed(results: Path) -> list[dict[str, Any]]:
@@ -151,7 +160,7 @@ def load_speed(results: Path) -> list[dict[str, Any]]:
     """
     files = []
     for path in sorted((Path(results) / SPEED).glob("*.json")):
-        found = _read(path)
+        found = read_json(path)
         if not isinstance(found.get("rows"), list):
             raise InputError(f"{path}: the benchmark has no rows; run it again")
         files.append({"machine": path.stem, **found})
@@ -166,7 +175,7 @@ def load_paired(results: Path) -> list[dict[str, Any]]:
     """
     found = []
     for path in sorted((Path(results) / PAIRED).glob("*/*.json")):
-        made = _read(path)
+        made = read_json(path)
         if not {"experiment", "dataset", "ours", "theirs", "difference"} <= made.keys():
             raise InputError(f"{path}: no paired difference; run the comparison again")
         found.append(made)
@@ -179,13 +188,18 @@ def load_study(path: Path) -> dict[str, Any]:
     Raises:
       InputError: the file is torn or is no study.
     """
-    made = _read(path)
+    made = read_json(path)
     if not isinstance(made.get("runs"), list):
         raise InputError(f"{path}: the study has no runs; delete it or run it again")
     return {"name": path.stem, **made}
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """One JSON object.
+
+    Raises:
+      InputError: the file cannot be read or is something else.
+    """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
