@@ -39,7 +39,7 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     for a in range(A):  # of one archetype, the short ones first
         assert (np.diff(lengths[side.archetype == a]) >= 0).all()
 
-    generator = Generator(CONFIG, C, L, K, T, N, Z)
+    generator = Generator(CONFIG, C, L, K, T, N, Z, 2)
     centroids = Centroids(jnp.ones((C, Z)), jnp.eye(Z), jnp.ones((L, K, Z // L)))
     blank = side.coarse[:1], side.fine[:1], np.zeros((1, T, Z))
     params = generator.init(jax.random.key(0), centroids, *blank)
@@ -53,9 +53,9 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     index = with_model(empty, generator, params, centroids)
     of_users = side.coarse, side.fine, side.history, side.archetype
     expected = user_query(generator, params, views, centroids, index.tables, *of_users)
-    _, states, interest = user_vectors(generator, params, views, centroids, *of_users)
-    content = np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
-    content = 1.1 * (content + CONFIG.likeness * np.asarray(interest))
+    _, states, taste = user_vectors(generator, params, views, centroids, *of_users)
+    content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
+    content = content[:, None] + CONFIG.likeness * np.asarray(taste)
     known = views, centroids
     for _ in range(2):
         seen = 0

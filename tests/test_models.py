@@ -39,7 +39,7 @@ def world(seed=0, dense="none"):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
     fine = rng.integers(0, K, (A, N + 1, L)).astype(np.uint8)
-    generator = Generator(dataclasses.replace(CONFIG, dense=dense), C, L, K, 6, N, Z)
+    generator = Generator(dataclasses.replace(CONFIG, dense=dense), C, L, K, 6, N, Z, M)
     params = generator.init(jax.random.key(seed), make_centroids(), *blank_inputs())
     # The condition starts at zero; a test of it needs it to be something.
     params["params"]["condition_up"] = jnp.asarray(rng.normal(size=(3, L, 4)), jnp.float32)
@@ -80,7 +80,7 @@ def make_codes(coarse, fine, log_proposal, views):
     z = see(views, column, jnp.arange(N + 1)[None])
     detail = meaning(make_centroids(), jnp.asarray(coarse), jnp.asarray(fine)).detail
     codes = jnp.asarray(coarse), jnp.asarray(fine)
-    return Codes(*codes, log_proposal, z, detail, make_centroids())
+    return Codes(*codes, log_proposal, views, z, detail, make_centroids())
 
 
 def states_of(generator, params, vectors, items):
@@ -183,7 +183,8 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     rng, coarse, fine, generator, params = world(dense=dense)
     params["params"]["repeat"] = jnp.float32(-0.8 / FASTER)
-    params["params"]["likeness"] = jnp.asarray([0.2, 0.5, 0.6], jnp.float32) / FASTER
+    params["params"]["likeness"] = jnp.asarray([0.2, 0.5], jnp.float32) / FASTER
+    params["params"]["likeness_by"] = jnp.asarray([0.6, -0.4], jnp.float32) / FASTER
     views = make_views(rng)
     items = rng.integers(1, N + 1, (4, 7)).astype(np.int32)
     items[2, 5:] = 0
@@ -191,13 +192,15 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     V = np.asarray(params["params"]["dense_in"])
     u = np.asarray(params["params"]["free"]) if dense == "free" else np.zeros((N + 1, 16))
     y, z = np.zeros((A, N + 1, 16)), np.zeros((A, N + 1, Z))
+    liked = np.zeros((A, N + 1, M, Z))
     items_of = code_vectors(generator, params, coarse, fine)
     for a in range(A):
         for i in range(1, N + 1):
             present = [m for m in range(M) if views.mask[i, m]]
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
-            of = sum(float(views.archetypes.alpha[a, m]) / share * views.e[i, m] for m in present)
-            z[a, i] = (1 + views.archetypes.gate[a]) * of
+            for m in present:
+                liked[a, i, m] = float(views.archetypes.alpha[a, m]) / share * views.e[i, m]
+            z[a, i] = (1 + views.archetypes.gate[a]) * liked[a, i].sum(axis=0)
         y[a] = z[a] @ V + u
         y[a, 0] = 0
     column = archetype[:, None]
@@ -208,10 +211,15 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     s1 += np.einsum("btd,bnd->btn", interest, items_of.m[archetype])
     s1 += items_of.bias[archetype][:, None]
     s2 = s1 + np.einsum("btd,bnd->btn", states, y[archetype])
+    tastes = np.zeros((4, 6, M, Z), np.float32)
     for b in range(4):
         for t in range(6):
             s2[b, t, sorted(set(inputs[b, : t + 1]))] -= 0.8
-            s2[b, t] += 0.6 * z[archetype[b]] @ interest[b, t]
+            fade = 0.7 ** (t - np.arange(t + 1))
+            of_history = np.asarray(views.e)[inputs[b, : t + 1]]
+            tastes[b, t] = np.einsum("k,kmd->md", fade / fade.sum(), of_history)
+            s2[b, t] += liked[archetype[b], :, 0] @ tastes[b, t, 0] * 0.6
+            s2[b, t] += liked[archetype[b], :, 1] @ tastes[b, t, 1] * -0.4
 
     codes = make_codes(coarse, fine, jnp.zeros(N + 1), views)
     batch = {
@@ -240,13 +248,13 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     expected = (mass * (np.log(mass + 1e-9) - log_q)).sum()
     np.testing.assert_allclose(float(sums["alignment_loss"]), expected, rtol=1e-3)
     total = sums["item_loss"] + 0.5 * sums["alignment_loss"] + 0.05 * sums["validity_loss"]
+    total += 0.7 * sums["dense_loss"]
     np.testing.assert_allclose(float(sums["item_losses"]), float(total), rtol=1e-5)
-    assert losses.weights["dense_loss"] == 0.7
 
     alpha = np.asarray(views.archetypes.alpha)[archetype]
     last = inputs.astype(bool).sum(axis=1) - 1
     state, rows = states[np.arange(4), last], np.arange(4)
-    asked = state, interest[rows, last], alpha, archetype, inputs
+    asked = state, tastes[rows, last], alpha, archetype, inputs
     query = dense_query(generator, params, views.archetypes, *asked)
     found = np.tile(np.arange(N + 1, dtype=np.int32)[None, 1:], (4, 1))
     of_s1, of_s2 = s1[rows, last].astype(np.float32), s2[rows, last]
@@ -262,7 +270,7 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
 def test_a_sample_of_candidates_stands_for_all_items():
     counts = np.random.default_rng(0).integers(1, 9, N)
     log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
-    codes = Codes(None, None, jnp.asarray(log_p), None, None, None)
+    codes = Codes(None, None, jnp.asarray(log_p), None, None, None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):

@@ -116,8 +116,8 @@ def user_vectors(
       archetype: int32[B].
 
     Returns:
-      The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; the
-      interest, float32[B, D_z].
+      The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; p_m,
+      float32[B, M, D_z].
     """
     mask = history > 0
     z = see(views, archetype[:, None], history)
@@ -127,8 +127,9 @@ def user_vectors(
         state = last_of(states, mask)
     with jax.named_scope("heads"):
         interest = last_of(interests(z, generator.config.fading), mask)
+        taste = last_of(interests(views.e[history], generator.config.fading), mask)
         query = generator.apply(params, centroids, state, interest, method=Generator.query)
-    return query_vector(*query), state, interest
+    return query_vector(*query), state, taste
 
 
 def user_query(
@@ -166,7 +167,7 @@ def dense_query(
     params: Any,
     archetypes: Archetypes,
     state: jax.Array,
-    interest: jax.Array,
+    taste: jax.Array,
     alpha: jax.Array,
     row: jax.Array,
     history: jax.Array,
@@ -178,15 +179,15 @@ def dense_query(
       params: parameters.
       archetypes: prototypes.
       state: float32[B, D], s.
-      interest: float32[B, D_z], p.
+      taste: float32[B, M, D_z], p_m.
       alpha: float32[B, M].
       row: int32[B], archetypes.
       history: int32[B, T], right padded.
     """
-    likeness = generator.apply(params, method=Generator.likeness)
+    likeness = generator.apply(params, method=Generator.likeness_by)
     asked = jnp.dot(state, params["params"]["dense_in"].T, precision=PRECISION)
-    asked = asked + likeness[2] * interest
-    return DenseQuery(state, (1.0 + archetypes.gate[row]) * asked, alpha, history)
+    asked = ((1.0 + archetypes.gate[row]) * asked)[:, None] + likeness[:, None] * taste
+    return DenseQuery(state, asked, alpha, history)
 
 
 @jax.jit
@@ -239,7 +240,7 @@ def hdnag_queries(
         return user_vectors(generator, params, views, centroids, *of_users)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
-        vectors, states, interest, alpha, history = users
+        vectors, states, taste, alpha, history = users
         of_users = alpha, archetype, history
         query = make_query(vectors, index.tables, archetype)
         if generator.config.normalised:
@@ -247,7 +248,7 @@ def hdnag_queries(
             return normalised(query, index.tables.fine, condition, weight)
         if not generator.has_dense:
             return query
-        dense = dense_query(generator, params, views.archetypes, states, interest, *of_users)
+        dense = dense_query(generator, params, views.archetypes, states, taste, *of_users)
         return query.replace(dense=dense)
 
     users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)

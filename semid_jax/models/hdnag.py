@@ -22,11 +22,13 @@ coarse logits are a_c = (<q_c, e_c> + g_1 <p, o_c>) / w with a learned w.
 
 S2 adds a dense term for the best items under S1,
 
-    S2(i) = S1(i) + <s, y_i> + g_3 <p, z_i> + rho [i in the history],   y_i = V z_i + u_i ,
+    S2(i) = S1(i) + <s, y_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]> + rho [i in the history],
+    y_i = V z_i + u_i ,
 
-z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, and rho
-what it takes for an item to be chosen again. y then also enters the trunk, so that S2 contains
-SASRec with features.
+z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, p_m the
+fading mean of the history in modality m, k learned, for in one modality likeness says more than in
+another, and rho what it takes for an item to be chosen again. y then also enters the trunk, so that
+S2 contains SASRec with features.
 """
 
 from __future__ import annotations
@@ -62,7 +64,7 @@ class GeneratorConfig:
       dropout: on the input, the attention weights and the residual branches.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
-      likeness: where g_1, g_2 and g_3 start.
+      likeness: where g_1, g_2 and every k_m start.
       normalised: rank by log p(c) + sum_j log p(f_j | c) and not by S1. An ablation, for
         validation only: log Z differs from cell to cell, so this is no inner product.
     """
@@ -160,6 +162,7 @@ class Generator(nn.Module):
       max_length: T.
       n_items: N.
       content: D_z, width of z.
+      modalities: M.
     """
 
     config: GeneratorConfig
@@ -169,6 +172,7 @@ class Generator(nn.Module):
     max_length: int
     n_items: int
     content: int
+    modalities: int
 
     def setup(self) -> None:
         """Creates the parameters."""
@@ -190,8 +194,9 @@ class Generator(nn.Module):
             )
         self.coarse_weight = self.param("coarse_weight", nn.initializers.ones, ())
         start = nn.initializers.constant(c.likeness / FASTER)
-        self.slow_likeness = self.param("likeness", start, (3 if self.has_dense else 2,))
+        self.slow_likeness = self.param("likeness", start, (2,))
         if self.has_dense:
+            self.slow_likeness_by = self.param("likeness_by", start, (self.modalities,))
             self.dense_in = self.param(
                 "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
@@ -210,8 +215,12 @@ class Generator(nn.Module):
         return self.config.dense == "free"
 
     def likeness(self) -> jax.Array:
-        """g, float32[2], or float32[3] with a dense term."""
+        """g, float32[2]."""
         return FASTER * self.slow_likeness
+
+    def likeness_by(self) -> jax.Array:
+        """k, float32[M]."""
+        return FASTER * self.slow_likeness_by
 
     def repeat(self) -> jax.Array:
         """rho, float32[]."""
@@ -287,17 +296,6 @@ class Generator(nn.Module):
         down = self.coarse_codes @ self.condition_down
         return jnp.einsum("cr,rld->cld", down, self.condition_up)
 
-    def with_dense(self, vectors: CodeVectors, z: jax.Array, items: jax.Array) -> CodeVectors:
-        """Items as S2 meets them, but for its term for the history.
-
-        Args:
-          vectors: of their codes.
-          z: float32[..., D_z].
-          items: int32[...].
-        """
-        x = vectors.x + self.dense_vectors(z, items)
-        return CodeVectors(x, vectors.m + self.likeness()[2] * z, vectors.bias)
-
     def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
         """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
         y = multiply(z, self.dense_in)
@@ -368,20 +366,21 @@ def meaning(centroids: Centroids, coarse: jax.Array, fine: jax.Array) -> Meaning
     return Meaning(cell, multiply(words.reshape(*coarse.shape, -1), centroids.rotation.T))
 
 
-def interests(z: jax.Array, fading: float) -> jax.Array:
-    """p, the fading mean of a history up to each of its items.
+def interests(vectors: jax.Array, fading: float) -> jax.Array:
+    """The fading mean of a history up to each of its items: p of z, p_m of e.
 
     Args:
-      z: float32[B, T, D_z], right padded.
+      vectors: float32[B, T, ...], right padded.
       fading: what an item counts, relative to the next one.
 
     Returns:
-      float32[B, T, D_z]; those of padding are of no use.
+      float32[B, T, ...]; those of padding are of no use.
     """
-    places = jnp.arange(z.shape[1])
+    places = jnp.arange(vectors.shape[1])
     lag = places[:, None] - places
     weight = jnp.where(lag >= 0, fading ** jnp.maximum(lag, 0), 0.0)
-    return jnp.einsum("tk,bkd->btd", weight / jnp.sum(weight, axis=1, keepdims=True), z)
+    weight = weight / jnp.sum(weight, axis=1, keepdims=True)
+    return jnp.einsum("tk,bk...->bt...", weight, vectors)
 
 
 def query_vector(coarse: jax.Array, fine: jax.Array) -> jax.Array:

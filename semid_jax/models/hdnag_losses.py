@@ -131,16 +131,50 @@ def fine_loss(
 
 
 @struct.dataclass
+class Dense:
+    """What S2 adds to S1, of the candidates.
+
+    Attributes:
+      y: float32[S, D].
+      likeness_by: k, float32[M].
+      repeat: rho, float32[].
+    """
+
+    y: jax.Array
+    likeness_by: jax.Array
+    repeat: jax.Array
+
+
+@struct.dataclass
 class Asked:
     """Positions of an item-level loss.
 
     Attributes:
       states: float32[n, D], s.
       own: vectors of the true items, [n, ...].
+      coarse_logits: float32[n, C].
+      own_y: y of the true items, float32[n, D]; None where S1 is all there is.
     """
 
     states: jax.Array
     own: CodeVectors
+    coarse_logits: jax.Array
+    own_y: jax.Array | None = None
+
+
+@struct.dataclass
+class Past:
+    """What S2 reads of the histories up to these positions.
+
+    Attributes:
+      taste: float32[n, M, D_z], p_m.
+      own_likeness: float32[n, M], alpha~[i, m] <p_m, e[i, m]> of the target.
+      history: int32[n, T], the items, each at most once, the rest 0.
+    """
+
+    taste: jax.Array
+    own_likeness: jax.Array
+    history: jax.Array
 
 
 @struct.dataclass
@@ -151,122 +185,96 @@ class Known:
       target: int32[n].
       cell: int32[n], of the target.
       interest: float32[n, D_z], p.
-      history: int32[n, T], the items up to each position, each at most once, the rest 0.
+      past: None where S1 is all there is.
     """
 
     target: jax.Array
     cell: jax.Array
     interest: jax.Array
-    history: jax.Array
+    past: Past | None = None
+
+
+@struct.dataclass
+class Fixed:
+    """What no gradient changes of the candidates.
+
+    Attributes:
+      candidates: S items.
+      masses: float32[S, C], their one-hot cells.
+      e: float32[S, M, D_z], alpha~[i, m] e[i, m]; None where S1 is all there is.
+    """
+
+    candidates: Candidates
+    masses: jax.Array
+    e: jax.Array | None = None
 
 
 def item_losses(
     config: LossConfig,
-    candidates: Candidates,
+    fixed: Fixed,
     vectors: CodeVectors,
     fakes: CodeVectors,
-    masses: jax.Array,
+    dense: Dense | None,
     asked: Asked,
-    coarse_logits: jax.Array,
     known: Known,
     weight: jax.Array,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Item-level cross-entropy on S1, hierarchical alignment and validity, together.
+    """Item-level cross-entropies on S1 and S2, hierarchical alignment and validity, together.
 
-    All three read the same softmax, whose scores are made once. Alignment is KL(cell masses of
-    that softmax, no gradient || coarse head); validity is -log of the share of probability that
-    the candidates keep against fake codes.
+    All read the same scores, which are made once. Alignment is KL(cell masses of the softmax on
+    S1, no gradient || coarse head); validity is -log of the share of probability that the
+    candidates keep against fake codes.
 
     Args:
       config: weights.
-      candidates: S items.
+      fixed: of S candidates.
       vectors: of the candidates.
       fakes: of fake codes, V.
-      masses: float32[S, C], one-hot cells of the candidates.
+      dense: of the candidates; None where S1 is all there is.
       asked: n positions.
-      coarse_logits: float32[n, C].
       known: of the positions.
       weight: float32[n].
 
     Returns:
-      The weighted sum of the three, and item_loss, alignment_loss and validity_loss, float32[]
-      each.
+      The weighted sum of all, and item_loss, alignment_loss, validity_loss and, under S2,
+      dense_loss, float32[] each.
     """
 
     def losses(
-        shared: tuple[CodeVectors, CodeVectors],
-        constants: tuple[Candidates, jax.Array],
-        positions: tuple[Asked, jax.Array],
+        shared: tuple[CodeVectors, CodeVectors, Dense | None],
+        fixed: Fixed,
+        asked: Asked,
         known: Known,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        vectors, fakes = shared
-        candidates, masses = constants
-        asked, coarse_logits = positions
-        scores = _scores(asked, known, vectors)
-        own = _own_score(asked, known)
-        loss, log_total, scores = _cross_entropy(scores, own, candidates, known.target)
-        mass = jnp.exp(jax.lax.stop_gradient(scores - log_total[:, None])) @ masses
+        vectors, fakes, dense = shared
+        candidates = fixed.candidates
+        s1, own = _scores(asked, known, vectors), _own_score(asked, known)
+        loss, log_total, scores = _cross_entropy(s1, own, candidates, known.target)
+        mass = jnp.exp(jax.lax.stop_gradient(scores - log_total[:, None])) @ fixed.masses
         of_own = jnp.exp(-jax.lax.stop_gradient(loss))
         mass = mass.at[jnp.arange(len(loss)), known.cell].add(of_own)
-        log_q = jax.nn.log_softmax(coarse_logits)
+        log_q = jax.nn.log_softmax(asked.coarse_logits)
         kl = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
         fake = jax.nn.logsumexp(_scores(asked, known, fakes), axis=-1)
         validity = jax.nn.softplus(fake - log_total)
         total = config.item * loss + config.alignment * kl + config.validity * validity
-        return total, {"item_loss": loss, "alignment_loss": kl, "validity_loss": validity}
+        parts = {"item_loss": loss, "alignment_loss": kl, "validity_loss": validity}
+        if dense is not None:
+            added, own_added = _dense_scores(asked, known, fixed, dense)
+            s2, own = s1 + added, own + own_added
+            parts["dense_loss"] = _cross_entropy(s2, own, candidates, known.target)[0]
+            total += config.dense * parts["dense_loss"]
+        return total, parts
 
-    rows = chunk_rows(len(candidates.ids), len(weight))
-    shared, constants, positions = (vectors, fakes), (candidates, masses), (asked, coarse_logits)
+    rows = chunk_rows(len(fixed.candidates.ids), len(weight))
     made: tuple[jax.Array, dict[str, jax.Array]] = chunked_losses(
-        losses, rows, shared, constants, positions, known, weight
+        losses, rows, (vectors, fakes, dense), fixed, asked, known, weight
     )
     return made
 
 
-def dense_loss(
-    candidates: Candidates,
-    vectors: CodeVectors,
-    repeat: jax.Array,
-    asked: Asked,
-    known: Known,
-    weight: jax.Array,
-) -> jax.Array:
-    """Item-level cross-entropy on S2.
-
-    Args:
-      candidates: S items.
-      vectors: of the candidates, x + y and m + g_3 z.
-      repeat: rho, float32[].
-      asked: n positions, the vectors of their true items being like those of the candidates.
-      known: of the positions.
-      weight: float32[n].
-
-    Returns:
-      float32[], sum.
-    """
-
-    def losses(
-        shared: tuple[CodeVectors, jax.Array], candidates: Candidates, asked: Asked, known: Known
-    ) -> tuple[jax.Array, None]:
-        vectors, repeat = shared
-        last = len(candidates.ids) - 1
-        place = jnp.searchsorted(candidates.ids, known.history)
-        found = candidates.ids[jnp.minimum(place, last)] == known.history
-        place = jnp.where(found, place, last + 1)
-        scores = _scores(asked, known, vectors)
-        scores = scores.at[jnp.arange(len(place))[:, None], place].add(repeat, mode="drop")
-        again = jnp.any(known.history == known.target[:, None], axis=1)
-        own = _own_score(asked, known) + repeat * again
-        return _cross_entropy(scores, own, candidates, known.target)[0], None
-
-    rows = chunk_rows(len(candidates.ids), len(weight))
-    shared = vectors, repeat
-    total: jax.Array = chunked_losses(losses, rows, shared, candidates, asked, known, weight)[0]
-    return total
-
-
 def _scores(asked: Asked, known: Known, vectors: CodeVectors) -> jax.Array:
-    """float32[n, S], of n positions and S items."""
+    """S1, float32[n, S], of n positions and S items."""
     return asked.states @ vectors.x.T + known.interest @ vectors.m.T + vectors.bias
 
 
@@ -274,6 +282,28 @@ def _own_score(asked: Asked, known: Known) -> jax.Array:
     """float32[n], of the true items."""
     of_state = jnp.sum(asked.states * asked.own.x, axis=-1)
     return of_state + jnp.sum(known.interest * asked.own.m, axis=-1) + asked.own.bias
+
+
+def _dense_scores(
+    asked: Asked, known: Known, fixed: Fixed, dense: Dense
+) -> tuple[jax.Array, jax.Array]:
+    """What S2 adds: float32[n, S] of the candidates, float32[n] of the true items."""
+    past, e, own_y = known.past, fixed.e, asked.own_y
+    if past is None or e is None or own_y is None:
+        raise ValueError("S2 needs its own part of every argument")
+    scores = asked.states @ dense.y.T
+    for m in range(e.shape[1]):
+        # Only k_m is learned of this product: its gradient would cost two products more.
+        likeness = jax.lax.stop_gradient(past.taste[:, m] @ e[:, m].T)
+        scores += dense.likeness_by[m] * likeness
+    ids = fixed.candidates.ids
+    place = jnp.searchsorted(ids, past.history)
+    found = ids[jnp.minimum(place, len(ids) - 1)] == past.history
+    place = jnp.where(found, place, len(ids))
+    scores = scores.at[jnp.arange(len(place))[:, None], place].add(dense.repeat, mode="drop")
+    again = jnp.any(past.history == known.target[:, None], axis=1)
+    own = jnp.sum(asked.states * own_y, axis=-1) + past.own_likeness @ dense.likeness_by
+    return scores, own + dense.repeat * again
 
 
 def _cross_entropy(

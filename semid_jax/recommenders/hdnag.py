@@ -137,6 +137,7 @@ def train_stage(
         settings.max_length,
         raw.interactions.n_items,
         tokenizer.points.shape[-1],
+        len(tokenizer.module.modalities),
     )
     batches = make_batches(config, raw.interactions, tokenizer.archetype)
     params = start_codes(initialise(generator, tokenizer.centroids, config.seed), book, config.seed)
@@ -177,6 +178,7 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
         coarse,
         fine,
         jnp.asarray(log_proposal(counts)),
+        tokenizer.views,
         jnp.asarray(tokenizer.points),
         meaning(tokenizer.centroids, coarse, fine).detail,
         tokenizer.centroids,

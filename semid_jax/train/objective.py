@@ -9,15 +9,18 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from semid_jax.models.fusion import ItemViews, shares
 from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, Meaning, interests, meaning
 from semid_jax.models.hdnag_losses import (
     NEVER,
     Asked,
     Candidates,
+    Dense,
+    Fixed,
     Known,
     LossConfig,
+    Past,
     coarse_loss,
-    dense_loss,
     fake_codes,
     fine_loss,
     item_losses,
@@ -35,7 +38,8 @@ class Codes:
       coarse: int32[A, N + 1].
       fine: uint8[A, N + 1, L].
       log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
-      z: float32[A, N + 1, D_z], items as the archetypes see them.
+      views: what it takes to see an item as an archetype does.
+      z: float32[A, N + 1, D_z], all items as the archetypes see them.
       detail: float32[A, N + 1, D_z], what their fine digits stand for, see `Meaning`.
       centroids: what any code stands for.
     """
@@ -43,6 +47,7 @@ class Codes:
     coarse: jax.Array
     fine: jax.Array
     log_proposal: jax.Array
+    views: ItemViews
     z: jax.Array
     detail: jax.Array
     centroids: Centroids
@@ -51,6 +56,11 @@ class Codes:
         """What the IDs of items int32[...] in columns int32[...] stand for."""
         cell = self.centroids.coarse[self.coarse[column, items]]
         return Meaning(cell, self.detail[column, items])
+
+    def shared(self, column: jax.Array, items: jax.Array) -> jax.Array:
+        """alpha~[i, m] e[i, m], float32[..., M, D_z], of items under archetypes int32[...]."""
+        alpha = shares(self.views.archetypes.alpha[column], self.views.mask[items])
+        return alpha[..., None] * self.views.e[items]
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
@@ -117,8 +127,8 @@ def group_losses(
         made: CodeVectors = call(coarse, fine, stands_for, method=Generator.code_vectors)
         return made
 
-    def with_dense(vectors: CodeVectors, a: jax.Array, items: jax.Array) -> CodeVectors:
-        made: CodeVectors = call(vectors, codes.z[a, items], items, method=Generator.with_dense)
+    def dense_vectors(a: jax.Array, items: jax.Array) -> jax.Array:
+        made: jax.Array = call(codes.z[a, items], items, method=Generator.dense_vectors)
         return made
 
     z = codes.z[column, inputs]
@@ -137,43 +147,40 @@ def group_losses(
     candidates = sample_candidates(codes, sample_key, config.candidates)
 
     def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
-        a, weight, known = part["archetype"], part["weight"], part["known"]
+        a = part["archetype"]
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
         vectors = code_vectors(coarse, digits, codes.meaning(a, candidates.ids))
         fakes = fake_codes(fake_key, coarse, digits, config.fakes)
-        sums = {}
-        sums["item_losses"], parts = item_losses(
+        shared, dense = None, None
+        if generator.has_dense:
+            shared = codes.shared(a, candidates.ids)
+            dense = Dense(
+                dense_vectors(a, candidates.ids),
+                call(method=Generator.likeness_by),
+                call(method=Generator.repeat),
+            )
+        total, parts = item_losses(
             config,
-            candidates,
+            Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), shared),
             vectors,
             code_vectors(*fakes, meaning(codes.centroids, *fakes)),
-            jax.nn.one_hot(coarse, generator.cells),
-            Asked(part["states"], part["own"]),
-            part["coarse_logits"],
-            known,
-            weight,
+            dense,
+            part["asked"],
+            part["known"],
+            part["weight"],
         )
-        if generator.has_dense:
-            sums["dense_loss"] = dense_loss(
-                candidates,
-                with_dense(vectors, a, candidates.ids),
-                call(method=Generator.repeat),
-                Asked(part["states"], part["own_dense"]),
-                known,
-                weight,
-            )
-        return sums | parts
+        return {"item_losses": total, **parts}
 
-    own = code_vectors(cell, fine, codes.meaning(column, targets))
-    positions: dict[str, Any] = {
-        "states": states,
-        "own": own,
-        "coarse_logits": coarse_logits,
-        "known": Known(targets, cell, interest, seen_so_far(inputs)),
-        "weight": bears,
-    }
+    own_y, past = None, None
     if generator.has_dense:
-        positions["own_dense"] = with_dense(own, column, targets)
+        taste = interests(codes.views.e[inputs], generator.config.fading)
+        own_likeness = jnp.einsum("btmd,btmd->btm", taste, codes.shared(column, targets))
+        own_y = dense_vectors(column, targets)
+        past = Past(taste, own_likeness, seen_so_far(inputs))
+    own = code_vectors(cell, fine, codes.meaning(column, targets))
+    asked = Asked(states, own, coarse_logits, own_y)
+    known = Known(targets, cell, interest, past)
+    positions = {"asked": asked, "known": known, "weight": bears}
     groups = jax.tree.map(lambda a: a.reshape(G, group * T, *a.shape[2:]), positions)
     by_group = jax.lax.map(of_group, {**groups, "archetype": archetype[::group]})
     digits = sample_digits(digit_key, generator.digits, config.fine_digits)
@@ -199,8 +206,6 @@ def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int
       group: rows that share an archetype.
       seed: of dropout and sampling.
     """
-    # What reads one softmax is one loss, weighted inside; its parts are only reported.
+    # What reads the same scores is one loss, weighted inside; its parts are only reported.
     weights = {"coarse_loss": config.coarse, "fine_loss": config.fine, "item_losses": 1.0}
-    if generator.has_dense:
-        weights["dense_loss"] = config.dense
     return Losses(functools.partial(group_losses, generator, config, group, seed), weights)
