@@ -54,8 +54,8 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     of_users = side.coarse, side.fine, side.history, side.archetype
     expected = user_query(generator, params, views, centroids, index.tables, *of_users)
     _, states, taste = user_vectors(generator, params, views, centroids, *of_users)
-    V = np.asarray(params["params"]["dense_in"])
-    content = 1.1 * (np.einsum("mzd,bd->bmz", V, states) + CONFIG.likeness * np.asarray(taste))
+    content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
+    content = content[:, None] + CONFIG.likeness * np.asarray(taste)
     known = views, centroids
     for _ in range(2):
         seen = 0

@@ -200,9 +200,8 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
             for m in present:
                 liked[a, i, m] = float(views.archetypes.alpha[a, m]) / share * views.e[i, m]
-            liked[a, i] *= 1 + views.archetypes.gate[a]
-        z[a] = liked[a].sum(axis=1)
-        y[a] = liked[a, :, 0] @ V[0] + liked[a, :, 1] @ V[1] + u
+            z[a, i] = (1 + views.archetypes.gate[a]) * liked[a, i].sum(axis=0)
+        y[a] = z[a] @ V + u
         y[a, 0] = 0
     column = archetype[:, None]
     x = (items_of.x + y)[column, inputs].astype(np.float32)

@@ -1,11 +1,11 @@
 """S2: the best items under S1 ranked again with the dense term (design, part 5).
 
-    S2(s, i) = S1(s, i) + sum_m <V_m^T s + k_m p_m, z_im> + <s, u_i> + rho [i in the history],
-    z_im = alpha~[i, m] (1 + gate) * e[i, m] .
+    S2(s, i) = S1(s, i) + <s, V z_i + u_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]>
+             + rho [i in the history],      z_i = (1 + gate) * sum_m alpha~[i, m] e[i, m] .
 
-alpha~ depends on the user's own weights, so no table of item vectors is kept: the terms are
-alpha~[i, m] <(1 + gate) * (V_m^T s + k_m p_m), e[i, m]>, and only the R items that S1 has found are
-looked up.
+alpha~ depends on the user's own weights, so no table of item vectors is kept; as z is linear in e,
+both terms are sum_m alpha~[i, m] <(1 + gate) * V^T s + k_m p_m, e[i, m]>, and only the R items that
+S1 has found are looked up.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ class DenseQuery:
 
     Attributes:
       state: float32[B, D], s.
-      content: float32[B, M, D_z], (1 + gate) * (V_m^T s + k_m p_m).
+      content: float32[B, M, D_z], (1 + gate) * V^T s + k_m p_m.
       alpha: float32[B, M], the user's weights.
       history: int32[B, T], the user's items, 0 = none.
     """

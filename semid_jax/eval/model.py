@@ -7,14 +7,15 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.decode.index import Index
 from semid_jax.decode.rescoring import DenseItems, DenseQuery
-from semid_jax.decode.score import Query, Tables, make_query
+from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
-from semid_jax.models.fusion import Archetypes, ItemViews, see, see_parts
+from semid_jax.models.fusion import Archetypes, ItemViews, see
 from semid_jax.models.hdnag import Centroids, Generator, interests, query_vector
 from semid_jax.models.trunk import last_of
 
@@ -121,8 +122,7 @@ def user_vectors(
     mask = history > 0
     z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
-        parts = see_parts(views, archetype[:, None], history)
-        x = generator.apply(params, coarse, fine, parts, history, method=Generator.read)
+        x = generator.apply(params, coarse, fine, z, history, method=Generator.read)
         states = generator.apply(params, x, mask, method=Generator.states)
         state = last_of(states, mask)
     with jax.named_scope("heads"):
@@ -184,8 +184,10 @@ def dense_query(
       row: int32[B], archetypes.
       history: int32[B, T], right padded.
     """
-    asked = generator.apply(params, state, taste, method=Generator.dense_query)
-    return DenseQuery(state, (1.0 + archetypes.gate[row])[:, None] * asked, alpha, history)
+    likeness = generator.apply(params, method=Generator.likeness_by)
+    asked = jnp.dot(state, params["params"]["dense_in"].T, precision=PRECISION)
+    asked = ((1.0 + archetypes.gate[row]) * asked)[:, None] + likeness[:, None] * taste
+    return DenseQuery(state, asked, alpha, history)
 
 
 @jax.jit

@@ -22,21 +22,6 @@ class Archetypes:
     gate: jax.Array
 
 
-def parts(e: jax.Array, mask: jax.Array, alpha: jax.Array, gate: jax.Array) -> jax.Array:
-    """z_m = alpha~_m (1 + g) * e_m, what each modality adds to z.
-
-    Args:
-      e: float32[..., M, D].
-      mask: bool[..., M].
-      alpha: float32[..., M], broadcast against the leading axes of e.
-      gate: float32[..., D], likewise.
-
-    Returns:
-      float32[..., M, D].
-    """
-    return shares(alpha, mask)[..., None] * (1.0 + gate)[..., None, :] * e
-
-
 def fuse(e: jax.Array, mask: jax.Array, alpha: jax.Array, gate: jax.Array) -> jax.Array:
     """z = sum_m alpha~_m (1 + g) * e_m, alpha~ being alpha over the modalities the item has.
 
@@ -96,12 +81,6 @@ def see(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
     """
     of = views.archetypes
     return fuse(views.e[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
-
-
-def see_parts(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
-    """What each modality adds to `see`: float32[..., M, D]."""
-    of = views.archetypes
-    return parts(views.e[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
 
 
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:

@@ -22,13 +22,13 @@ coarse logits are a_c = (<q_c, e_c> + g_1 <p, o_c>) / w with a learned w.
 
 S2 adds a dense term for the best items under S1,
 
-    S2(i) = S1(i) + <s, y_i> + sum_m k_m <p_m, z_im> + rho [i in the history],
-    y_i = sum_m V_m z_im + u_i ,
+    S2(i) = S1(i) + <s, y_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]> + rho [i in the history],
+    y_i = V z_i + u_i ,
 
-z_im being what modality m adds to z_i, the item as PMAT fuses it for the user; u_i, if asked for, a
-free vector per item; p_m the fading mean of the history's e[., m]; k learned, for in one modality
-likeness says more than in another; and rho what it takes for an item to be chosen again. y then
-also enters the trunk, so that S2 contains SASRec with features.
+z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, p_m the
+fading mean of the history in modality m, k learned, for in one modality likeness says more than in
+another, and rho what it takes for an item to be chosen again. y then also enters the trunk, so that
+S2 contains SASRec with features.
 """
 
 from __future__ import annotations
@@ -46,7 +46,6 @@ from semid_jax.models.trunk import Trunk
 from semid_jax.types import InputError
 
 DENSE = ("none", "content", "free")
-HIGHEST = jax.lax.Precision.HIGHEST  # searches compare scores
 # A score's few scalars are learned so many times faster than its matrices: Adam moves every number
 # by about the learning rate, and these have a longer way to go.
 FASTER = 30.0
@@ -63,8 +62,7 @@ class GeneratorConfig:
       digit_width: d, width of a fine code embedding.
       condition_rank: rank of the additive condition r; 0 for none.
       dropout: on the input, the attention weights and the residual branches.
-      dense: the dense term of S2: "none" (S1 alone), "content" (of features) or "free" (of features
-        and a free vector per item).
+      dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
       likeness: where g_1, g_2 and every k_m start.
       normalised: rank by log p(c) + sum_j log p(f_j | c) and not by S1. An ablation, for
@@ -200,9 +198,7 @@ class Generator(nn.Module):
         if self.has_dense:
             self.slow_likeness_by = self.param("likeness_by", start, (self.modalities,))
             self.dense_in = self.param(
-                "dense_in",
-                nn.initializers.lecun_normal(),
-                (self.modalities, self.content, c.width),
+                "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
             self.slow_repeat = self.param("repeat", zeros, ())
         if self.has_free:
@@ -238,22 +234,20 @@ class Generator(nn.Module):
             condition=self._condition(),
         )
 
-    def read(
-        self, coarse: jax.Array, fine: jax.Array, parts: jax.Array, items: jax.Array
-    ) -> jax.Array:
+    def read(self, coarse: jax.Array, fine: jax.Array, z: jax.Array, items: jax.Array) -> jax.Array:
         """Items as the trunk reads them: x of their codes, and y where there is one.
 
         Args:
           coarse: int32[...].
           fine: uint8[..., L].
-          parts: z_m, float32[..., M, D_z].
+          z: float32[..., D_z].
           items: int32[...].
 
         Returns:
           float32[..., D].
         """
         x = self._embed(coarse, fine)
-        return x + self.dense_vectors(parts, items) if self.has_dense else x
+        return x + self.dense_vectors(z, items) if self.has_dense else x
 
     def code_vectors(self, coarse: jax.Array, fine: jax.Array, meaning: Meaning) -> CodeVectors:
         """Items as S1 meets them.
@@ -302,24 +296,10 @@ class Generator(nn.Module):
         down = self.coarse_codes @ self.condition_down
         return jnp.einsum("cr,rld->cld", down, self.condition_up)
 
-    def dense_vectors(self, parts: jax.Array, items: jax.Array) -> jax.Array:
-        """y: z_m float32[..., M, D_z] and int32[...] to float32[..., D]."""
-        flat = parts.reshape(*parts.shape[:-2], -1)
-        y = multiply(flat, self.dense_in.reshape(-1, self.config.width))
+    def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
+        """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
+        y = multiply(z, self.dense_in)
         return y + self.free[items] if self.has_free else y
-
-    def dense_query(self, states: jax.Array, tastes: jax.Array) -> jax.Array:
-        """What a user asks of z_m: V_m^T s + k_m p_m.
-
-        Args:
-          states: float32[..., D], s.
-          tastes: float32[..., M, D_z], p_m.
-
-        Returns:
-          float32[..., M, D_z].
-        """
-        asked = jnp.einsum("mzd,...d->...mz", self.dense_in, states, precision=HIGHEST)
-        return asked + self.likeness_by()[:, None] * tastes
 
     def states(
         self, vectors: jax.Array, mask: jax.Array, seeds: jax.Array | None = None
@@ -367,8 +347,7 @@ class Generator(nn.Module):
     ) -> jax.Array:
         """Touches every parameter, for `init`; z is float32[B, T, D_z]."""
         vectors = self.code_vectors(coarse, fine, meaning(centroids, coarse, fine))
-        parts = jnp.stack([z] * self.modalities, axis=-2)
-        states = self.states(self.read(coarse, fine, parts, coarse), coarse >= 0)
+        states = self.states(self.read(coarse, fine, z, coarse), coarse >= 0)
         return self.query(centroids, states, z)[1].sum() + vectors.bias.sum() + vectors.m.sum()
 
 

@@ -168,7 +168,7 @@ class Past:
 
     Attributes:
       taste: float32[n, M, D_z], p_m.
-      own_likeness: float32[n, M], <p_m, z_m> of the target.
+      own_likeness: float32[n, M], alpha~[i, m] <p_m, e[i, m]> of the target.
       history: int32[n, T], the items, each at most once, the rest 0.
     """
 
@@ -201,12 +201,12 @@ class Fixed:
     Attributes:
       candidates: S items.
       masses: float32[S, C], their one-hot cells.
-      parts: z_m, float32[S, M, D_z]; None where S1 is all there is.
+      e: float32[S, M, D_z], alpha~[i, m] e[i, m]; None where S1 is all there is.
     """
 
     candidates: Candidates
     masses: jax.Array
-    parts: jax.Array | None = None
+    e: jax.Array | None = None
 
 
 def item_losses(
@@ -288,13 +288,13 @@ def _dense_scores(
     asked: Asked, known: Known, fixed: Fixed, dense: Dense
 ) -> tuple[jax.Array, jax.Array]:
     """What S2 adds: float32[n, S] of the candidates, float32[n] of the true items."""
-    past, z, own_y = known.past, fixed.parts, asked.own_y
-    if past is None or z is None or own_y is None:
+    past, e, own_y = known.past, fixed.e, asked.own_y
+    if past is None or e is None or own_y is None:
         raise ValueError("S2 needs its own part of every argument")
     scores = asked.states @ dense.y.T
-    for m in range(z.shape[1]):
+    for m in range(e.shape[1]):
         # Only k_m is learned of this product: its gradient would cost two products more.
-        likeness = jax.lax.stop_gradient(past.taste[:, m] @ z[:, m].T)
+        likeness = jax.lax.stop_gradient(past.taste[:, m] @ e[:, m].T)
         scores += dense.likeness_by[m] * likeness
     ids = fixed.candidates.ids
     place = jnp.searchsorted(ids, past.history)

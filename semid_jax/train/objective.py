@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.models.fusion import ItemViews, see_parts
+from semid_jax.models.fusion import ItemViews, shares
 from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, Meaning, interests, meaning
 from semid_jax.models.hdnag_losses import (
     NEVER,
@@ -56,6 +56,11 @@ class Codes:
         """What the IDs of items int32[...] in columns int32[...] stand for."""
         cell = self.centroids.coarse[self.coarse[column, items]]
         return Meaning(cell, self.detail[column, items])
+
+    def shared(self, column: jax.Array, items: jax.Array) -> jax.Array:
+        """alpha~[i, m] e[i, m], float32[..., M, D_z], of items under archetypes int32[...]."""
+        alpha = shares(self.views.archetypes.alpha[column], self.views.mask[items])
+        return alpha[..., None] * self.views.e[items]
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
@@ -122,13 +127,13 @@ def group_losses(
         made: CodeVectors = call(coarse, fine, stands_for, method=Generator.code_vectors)
         return made
 
-    def dense_vectors(parts: jax.Array, items: jax.Array) -> jax.Array:
-        made: jax.Array = call(parts, items, method=Generator.dense_vectors)
+    def dense_vectors(a: jax.Array, items: jax.Array) -> jax.Array:
+        made: jax.Array = call(codes.z[a, items], items, method=Generator.dense_vectors)
         return made
 
     z = codes.z[column, inputs]
     read = codes.coarse[column, inputs], codes.fine[column, inputs]
-    x = call(*read, see_parts(codes.views, column, inputs), inputs, method=Generator.read)
+    x = call(*read, z, inputs, method=Generator.read)
     states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
     interest = interests(z, generator.config.fading)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
@@ -146,17 +151,17 @@ def group_losses(
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
         vectors = code_vectors(coarse, digits, codes.meaning(a, candidates.ids))
         fakes = fake_codes(fake_key, coarse, digits, config.fakes)
-        parts, dense = None, None
+        shared, dense = None, None
         if generator.has_dense:
-            parts = see_parts(codes.views, a, candidates.ids)
+            shared = codes.shared(a, candidates.ids)
             dense = Dense(
-                dense_vectors(parts, candidates.ids),
+                dense_vectors(a, candidates.ids),
                 call(method=Generator.likeness_by),
                 call(method=Generator.repeat),
             )
-        total, reported = item_losses(
+        total, parts = item_losses(
             config,
-            Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), parts),
+            Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), shared),
             vectors,
             code_vectors(*fakes, meaning(codes.centroids, *fakes)),
             dense,
@@ -164,14 +169,14 @@ def group_losses(
             part["known"],
             part["weight"],
         )
-        return {"item_losses": total, **reported}
+        return {"item_losses": total, **parts}
 
     own_y, past = None, None
     if generator.has_dense:
         taste = interests(codes.views.e[inputs], generator.config.fading)
-        parts = see_parts(codes.views, column, targets)
-        own_y = dense_vectors(parts, targets)
-        past = Past(taste, jnp.einsum("btmd,btmd->btm", taste, parts), seen_so_far(inputs))
+        own_likeness = jnp.einsum("btmd,btmd->btm", taste, codes.shared(column, targets))
+        own_y = dense_vectors(column, targets)
+        past = Past(taste, own_likeness, seen_so_far(inputs))
     own = code_vectors(cell, fine, codes.meaning(column, targets))
     asked = Asked(states, own, coarse_logits, own_y)
     known = Known(targets, cell, interest, past)
