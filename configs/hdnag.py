@@ -55,7 +55,7 @@ PRESETS: dict[str, Preset] = {
         "tokenizer": {"archetypes": 1},
         "model": {"dense": "free", "dropout": 0.5},
         "train": {
-            "epochs": 30,
+            "epochs": 24,
             "max_length": 20,
             "buckets": (3, 5, 8, 12, 20),
             "group": 128,
