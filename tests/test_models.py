@@ -27,6 +27,8 @@ from semid_jax.models.hdnag import (
 )
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
+from semid_jax.train.calibration import FACTORS as CALIBRATED
+from semid_jax.train.calibration import choose_factor, scale_likeness
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
 from semid_jax.train.step import TrainState, make_step
 from semid_jax.types import InputError
@@ -286,6 +288,23 @@ def test_only_a_model_that_asks_for_free_vectors_has_them():
     _, _, _, plain, of_plain = world(dense="content")
     assert "free" not in of_plain["params"]
     assert not plain.has_free
+
+
+def test_calibration_takes_the_factor_that_validation_likes_and_moves_nothing_else():
+    _, _, _, _, params = world(dense="free")
+    k = np.asarray(params["params"]["likeness_by"])
+
+    def validate(tried):
+        assert tried["params"]["free"] is params["params"]["free"]
+        return {"ndcg@10": -abs(float(tried["params"]["likeness_by"][0]) - 2.2 * float(k[0]))}
+
+    factor, found = choose_factor(params, validate)
+    assert factor == 2.0
+    assert len(found) == len(CALIBRATED)
+    scaled = scale_likeness(params, factor)["params"]
+    np.testing.assert_allclose(scaled.pop("likeness_by"), 2 * k)
+    assert all(scaled[name] is params["params"][name] for name in scaled)
+    assert choose_factor(params, lambda _: {"ndcg@10": 0.1})[0] == 1.0
 
 
 def test_an_unknown_dense_term_is_refused_by_name():

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+# With a dense term: S1 is evaluated on the way to S2, which is calibrated.
 TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.users=200"]
+TINY += ["--config.model.dense=free"]
 
 
 def command(workdir, *more):
@@ -37,7 +39,7 @@ def metrics_of(workdir):
     metrics = json.loads((workdir / "results" / "metrics.json").read_text())
     for group in ("run", "latency"):
         metrics.pop(group)
-    for row in metrics["retrieval"].values():
+    for row in [*metrics["retrieval"].values(), *metrics["retrieval_s2"].values()]:
         row.pop("ms_per_user", None)
     return metrics
 
@@ -60,6 +62,10 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
     assert metrics["validation_search"]["alignment_kl"] > 0
     searches = metrics["retrieval"]
     assert searches["inverted"]["scored_fraction"] < searches["exact"]["scored_fraction"]
+    for name, group in (("test", "retrieval_s2"), ("test_s1", "retrieval")):
+        found = metrics[group]["inverted"]["ndcg@10"]
+        np.testing.assert_allclose(metrics[name]["ndcg@10"], found, rtol=1e-6)
+    assert "calibrate: likeness x" in done.stdout
     # ScaNN searches the same cells with the same score.
     np.testing.assert_allclose(
         searches["scann"]["ndcg@10"], searches["inverted"]["ndcg@10"], atol=1e-4

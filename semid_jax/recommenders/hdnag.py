@@ -1,8 +1,9 @@
-"""HDNAG's stages: tokenize, train, index, evaluate, and profile on request."""
+"""HDNAG's stages: tokenize, train, calibrate, index, evaluate, and profile on request."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ from semid_jax.recommenders.common import (
 )
 from semid_jax.report.tables import Column, text_table
 from semid_jax.train import tokenizer_arrays
+from semid_jax.train.calibration import FACTORS, choose_factor, scale_likeness
 from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig
@@ -75,9 +77,13 @@ def run(
     evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
         profile_stage(config, workdir, evaluation.side, generator, params, tokenizer, index)
+    calibration = {}
+    if generator.has_dense:
+        calibration["calibrate"] = artifacts.read_extra(workdir / "calibration")["seconds"]
     seconds = {
         "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
         "train": progress.seconds,
+        **calibration,
         "index": artifacts.read_extra(workdir / "index" / "lists")["seconds"],
         "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
     }
@@ -160,7 +166,28 @@ def train_stage(
 
     objective = hdnag_losses(generator, losses, settings.group, config.seed)
     best, progress = fit(config, workdir, batches, params, objective, codes, validate)
+    if generator.has_dense:
+        best = calibrate_stage(config, workdir, best, validate)
     return generator, best, progress
+
+
+def calibrate_stage(
+    config: ConfigDict, workdir: Path, params: Any, validate: Callable[[Any], dict[str, float]]
+) -> Any:
+    """The best parameters, likeness weighed as validation says."""
+    directory = workdir / "calibration"
+    inputs = {"model": tree_hash(params)}
+    users = {"evaluate_users": config.train.evaluate_users}
+    settings = {"decode": config.decode.to_dict(), "factors": list(FACTORS), **users}
+    if not artifacts.matches(directory, "calibration", inputs, settings):
+        started = time.perf_counter()
+        factor, found = choose_factor(params, validate)
+        notes = {"factor": factor, "plain": found[0], "best": max(found), **since(started)}
+        artifacts.write(directory, "calibration", {}, inputs, settings, notes)
+    notes = artifacts.read_extra(directory)
+    factor, shown = notes["factor"], f"{notes['plain']:.4f} -> {notes['best']:.4f}"
+    print(f"calibrate: likeness x {factor:g}, validation NDCG@10 {shown}")
+    return scale_likeness(params, factor)
 
 
 def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
