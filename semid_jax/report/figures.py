@@ -24,15 +24,16 @@ def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | No
     """Losses and validation metrics over steps, the best evaluation marked.
 
     Args:
-      history: the lines of history.jsonl, flat; "step" and any names that hold "loss", and
-        "validation.ndcg@10", "validation.recall@10" or the like.
+      history: the lines of history.jsonl, flat; "step", any names that end in "loss" (a sum of
+        several, "item_losses", would flatten its parts), and "validation.ndcg@10",
+        "validation.recall@10" or the like.
       path: the PNG.
 
     Returns:
       The path, or None if there is nothing to draw.
     """
     names = sorted({name for line in history for name, v in line.items() if _is_number(v)})
-    losses = [name for name in names if "loss" in name.split(".")[-1]]
+    losses = [name for name in names if name.endswith("loss")]
     metrics = [name for name in names if name.split(".")[-1] in ("ndcg@10", "recall@10")]
     panels = [group for group in (losses, metrics) if group]
     if not panels or not history:
