@@ -249,18 +249,18 @@ class Generator(nn.Module):
         x = self._embed(coarse, fine)
         return x + self.dense_vectors(z, items) if self.has_dense else x
 
-    def code_vectors(self, coarse: jax.Array, fine: jax.Array, meaning: Meaning) -> CodeVectors:
+    def code_vectors(self, coarse: jax.Array, fine: jax.Array, stands_for: Meaning) -> CodeVectors:
         """Items as S1 meets them.
 
         Args:
           coarse: int32[...].
           fine: uint8[..., L].
-          meaning: of these codes.
+          stands_for: what these codes mean.
         """
         likeness = self.likeness()
         return CodeVectors(
             x=self._embed(coarse, fine),
-            m=likeness[0] * meaning.cell + likeness[1] * meaning.detail,
+            m=likeness[0] * stands_for.cell + likeness[1] * stands_for.detail,
             bias=self.item_bias(coarse, fine),
         )
 
