@@ -102,7 +102,7 @@ def user_vectors(
     fine: jax.Array,
     history: jax.Array,
     archetype: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
     Args:
@@ -117,7 +117,7 @@ def user_vectors(
 
     Returns:
       The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; p_m,
-      float32[B, M, D_z].
+      float32[B, M, D_z], None where S1 is all there is.
     """
     mask = history > 0
     z = see(views, archetype[:, None], history)
@@ -127,8 +127,10 @@ def user_vectors(
         state = last_of(states, mask)
     with jax.named_scope("heads"):
         interest = last_of(interests(z, generator.config.fading), mask)
-        taste = last_of(interests(views.e[history], generator.config.fading), mask)
         query = generator.apply(params, centroids, state, interest, method=Generator.query)
+        taste = None
+        if generator.has_dense:
+            taste = last_of(interests(views.e[history], generator.config.fading), mask)
     return query_vector(*query), state, taste
 
 
@@ -234,7 +236,7 @@ def hdnag_queries(
 
     condition = generator.apply(params, centroids, method=Generator.tables).condition
 
-    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         codes = part.coarse[:, :width], part.fine[:, :width]
         of_users = *codes, part.history[:, :width], part.archetype
         return user_vectors(generator, params, views, centroids, *of_users)
