@@ -38,7 +38,18 @@ PRESETS: dict[str, Preset] = {
     "movielens_1m": {
         "data": {"name": "movielens_1m"},
         "features": {"modalities": ("image", "text")},
-        "train": {"max_length": 200, "batch_size": 32, "group": 8, "epochs": 16},
+        "tokenizer": {"archetypes": 1},
+        "model": {"dense": "free"},
+        "train": {
+            "epochs": 24,
+            "max_length": 200,
+            "batch_size": 32,
+            "group": 32,
+            "split_share": 0.0,
+            "lr": 3e-3,
+            "weight_decay": 0.3,
+            "evaluate_every": 2,
+        },
         "decode": {"probes": 10},
     },
     "movielens_100k": {

@@ -9,6 +9,7 @@
 --workdir   where the runs go; runs/studies/<file>-<arguments> if not given
 --results   where the study is kept as studies/<file>-<arguments>.json; results if not given
 
+What counts is the validation of what a run would go on with: calibrated, where it calibrates.
 Test is left alone. A run that has ended is not repeated, one that was killed goes on.
 """
 
@@ -23,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from semid_jax import disk, launch, provenance
+from semid_jax import artifacts, disk, launch, provenance
 from semid_jax.report.records import STUDIES, load_study
 from semid_jax.report.tables import shown_columns, text_table
 from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
@@ -101,6 +102,8 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
         evaluations = [json.loads(line) for line in lines]
         best = max(evaluations, key=lambda line: (line["validation.ndcg@10"], line["step"]))
         validation = {k.split(".", 1)[1]: v for k, v in best.items() if k.startswith("validation.")}
+        if (workdir / "calibration").exists():
+            validation = artifacts.read_extra(workdir / "calibration")["validation"]
         run = {
             "row": row,
             "seed": seed,

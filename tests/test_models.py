@@ -307,6 +307,23 @@ def test_calibration_takes_the_factor_that_validation_likes_and_moves_nothing_el
     assert choose_factor(params, lambda _: {"ndcg@10": 0.1})[0] == 1.0
 
 
+def test_a_term_that_is_ablated_is_zero_and_stays_there():
+    config = dataclasses.replace(CONFIG, dense="free", repeats=False, likeness=0.0)
+    generator = Generator(config, C, L, K, 6, N, Z, M)
+    params = generator.init(jax.random.key(0), make_centroids(), *blank_inputs())
+    assert "repeat" not in params["params"]
+
+    def terms(params):
+        scalars = (Generator.likeness, Generator.likeness_by, Generator.repeat)
+        return jnp.concatenate(
+            [jnp.ravel(generator.apply(params, method=scalar)) for scalar in scalars]
+        )
+
+    assert not terms(params).any()
+    slopes = jax.jacobian(terms)(params)
+    assert not any(np.asarray(slope).any() for slope in jax.tree.leaves(slopes))
+
+
 def test_an_unknown_dense_term_is_refused_by_name():
     with pytest.raises(InputError, match=r"model\.dense: 'fre' is not one of none, content, free"):
         world(dense="fre")

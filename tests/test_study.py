@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semid_jax import launch, study
+from semid_jax import artifacts, launch, study
 from semid_jax.report.records import load_study
 from semid_jax.report.variants import variant_rows
 from semid_jax.types import InputError
@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 def get_config(arg=""):
     base = "--config={config}:tiny --config.train.epochs=1 --config.tokenizer.steps=2"
     none = "--config.quantize.cells=1 --config.model.condition_rank=0 --config.loss.item=0"
-    return ConfigDict({{"base": base, "rows": (("whole", ""), ("nothing left", none))}})
+    return ConfigDict({{"base": base, "rows": (("whole", "--config.model.dense=free"), ("nothing left", none))}})
 """
 
 
@@ -60,6 +60,9 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     assert not (tmp_path / "w" / "nothing_left-0" / "evaluation").exists()
 
     assert study.main(arguments) == 0
+    whole = load_study(kept)["runs"][0]
+    calibration = artifacts.read_extra(tmp_path / "w" / "whole-0" / "calibration")
+    assert whole["validation"] == calibration["validation"]
     assert [made["row"] for made in load_study(kept)["runs"]] == ["whole", "nothing left"]
     out = capfd.readouterr().out
     assert out.count("--- nothing left") == 1

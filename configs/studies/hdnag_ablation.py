@@ -10,6 +10,8 @@ ROWS = {
     "HDNAG": "",
     "no S2": "--config.model.dense=none",
     "S2 without free vectors": "--config.model.dense=content",
+    "no term for repeats": "--config.model.repeats=False",
+    "no likeness": "--config.model.likeness=0.0",
     "no hierarchy": "--config.quantize.cells=1 --config.loss.coarse=0 --config.loss.alignment=0",
     "no condition": "--config.model.condition_rank=0",
     "no alignment": "--config.loss.alignment=0",

@@ -64,7 +64,8 @@ class GeneratorConfig:
       dropout: on the input, the attention weights and the residual branches.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
-      likeness: where g_1, g_2 and every k_m start.
+      likeness: where g_1, g_2 and every k_m start; 0 leaves likeness out of both scores.
+      repeats: whether S2 learns rho, or has none (an ablation).
       normalised: rank by log p(c) + sum_j log p(f_j | c) and not by S1. An ablation, for
         validation only: log Z differs from cell to cell, so this is no inner product.
     """
@@ -78,6 +79,7 @@ class GeneratorConfig:
     dense: str = "none"
     fading: float = 0.7
     likeness: float = 2.0
+    repeats: bool = True
     normalised: bool = False
 
     def __post_init__(self) -> None:
@@ -200,7 +202,8 @@ class Generator(nn.Module):
             self.dense_in = self.param(
                 "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
-            self.slow_repeat = self.param("repeat", zeros, ())
+            if c.repeats:
+                self.slow_repeat = self.param("repeat", zeros, ())
         if self.has_free:
             self.free = self.param("free", normal(0.02), (self.n_items + 1, c.width))
 
@@ -216,15 +219,19 @@ class Generator(nn.Module):
 
     def likeness(self) -> jax.Array:
         """g, float32[2]."""
-        return FASTER * self.slow_likeness
+        return self._learned(self.slow_likeness)
 
     def likeness_by(self) -> jax.Array:
         """k, float32[M]."""
-        return FASTER * self.slow_likeness_by
+        return self._learned(self.slow_likeness_by)
 
     def repeat(self) -> jax.Array:
         """rho, float32[]."""
-        return FASTER * self.slow_repeat
+        return FASTER * self.slow_repeat if self.config.repeats else jnp.zeros(())
+
+    def _learned(self, likeness: jax.Array) -> jax.Array:
+        """A scale of likeness; one that starts at zero is meant to stay there."""
+        return FASTER * (likeness if self.config.likeness else jax.lax.stop_gradient(likeness))
 
     def tables(self, centroids: Centroids) -> CodeTables:
         """What the codes look up, as every score uses it."""

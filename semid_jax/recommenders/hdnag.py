@@ -182,10 +182,12 @@ def calibrate_stage(
     if not artifacts.matches(directory, "calibration", inputs, settings):
         started = time.perf_counter()
         factor, found = choose_factor(params, validate)
-        notes = {"factor": factor, "plain": found[0], "best": max(found), **since(started)}
+        best = found[FACTORS.index(factor)]
+        notes = {"factor": factor, "plain": found[0], "validation": best, **since(started)}
         artifacts.write(directory, "calibration", {}, inputs, settings, notes)
     notes = artifacts.read_extra(directory)
-    factor, shown = notes["factor"], f"{notes['plain']:.4f} -> {notes['best']:.4f}"
+    factor, before, after = (notes[name] for name in ("factor", "plain", "validation"))
+    shown = f"{before['ndcg@10']:.4f} -> {after['ndcg@10']:.4f}"
     print(f"calibrate: likeness x {factor:g}, validation NDCG@10 {shown}")
     return scale_likeness(params, factor)
 

@@ -20,7 +20,7 @@ def scale_likeness(params: Any, factor: float) -> Any:
 
 def choose_factor(
     params: Any, validate: Callable[[Any], dict[str, float]], factors: Sequence[float] = FACTORS
-) -> tuple[float, list[float]]:
+) -> tuple[float, list[dict[str, float]]]:
     """The factor that is best on validation, the smallest of equals.
 
     Args:
@@ -29,7 +29,8 @@ def choose_factor(
       factors: ascending; 1 leaves the parameters as they are.
 
     Returns:
-      The factor, and NDCG@10 under each of `factors`.
+      The factor, and the metrics under each of `factors`.
     """
-    found = [validate(scale_likeness(params, factor))["ndcg@10"] for factor in factors]
-    return factors[found.index(max(found))], found
+    found = [validate(scale_likeness(params, factor)) for factor in factors]
+    ndcg = [metrics["ndcg@10"] for metrics in found]
+    return factors[ndcg.index(max(ndcg))], found
