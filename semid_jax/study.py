@@ -101,14 +101,11 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
         lines = (workdir / "results" / "history.jsonl").read_text().splitlines()
         evaluations = [json.loads(line) for line in lines]
         best = max(evaluations, key=lambda line: (line["validation.ndcg@10"], line["step"]))
-        validation = {k.split(".", 1)[1]: v for k, v in best.items() if k.startswith("validation.")}
-        if (workdir / "calibration").exists():
-            validation = artifacts.read_extra(workdir / "calibration")["validation"]
         run = {
             "row": row,
             "seed": seed,
             "arguments": arguments,
-            "validation": validation,
+            "validation": _validation(workdir, best),
             "best_step": best["step"],
             "steps": evaluations[-1]["step"],
             "revision": provenance.revision(),
@@ -116,6 +113,13 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
         }
         disk.write_json(done, run)
     return code
+
+
+def _validation(workdir: Path, best: dict[str, Any]) -> dict[str, float]:
+    """The metrics of what the run would go on with: calibrated, or of its best evaluation."""
+    if (workdir / "calibration").exists():
+        return dict(artifacts.read_extra(workdir / "calibration")["validation"])
+    return {k.split(".", 1)[1]: v for k, v in best.items() if k.startswith("validation.")}
 
 
 def _keep(kept: Path, workdir: Path, base: str, order: list[str]) -> None:
