@@ -4,7 +4,7 @@
     python -m semid_jax.launch --config=configs/hdnag.py:movielens_1m
 
 Presets: none (the synthetic world: it checks the tokenizer and says nothing about accuracy in the
-world), `tiny` (the same, minutes smaller), `movielens_1m`, `movielens_100k`,
+world), `tiny` (the same, minutes smaller), `movielens_1m`, `movielens_100k`, `situnes`,
 `amazon_2014,category=Beauty`, `folder,source_dir=PATH`. What each printed when it was last run,
 how long it took and on what machine stands in README.md, made from results/.
 """
@@ -57,6 +57,22 @@ PRESETS: dict[str, Preset] = {
         "features": {"modalities": ("image", "text")},
         "train": {"max_length": 100, "batch_size": 32, "group": 8, "epochs": 40, "patience": 8},
         "decode": {"probes": 8},
+    },
+    # 30 users: to see a third modality at work, not to compare accuracy.
+    "situnes": {
+        "data": {"name": "situnes"},
+        "tokenizer": {"archetypes": 1, "candidates": 256},
+        "quantize": {"digits": 8, "codewords": 32},
+        "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
+        "train": {
+            "epochs": 30,
+            "max_length": 100,
+            "batch_size": 10,
+            "group": 10,
+            "split_share": 0.0,
+            "patience": 10,
+        },
+        "decode": {"probes": 6},
     },
     "amazon_2014": {
         "data": {"name": "amazon_2014", "category": "Beauty"},

@@ -7,6 +7,7 @@ import pytest
 from semid_jax.data.amazon import read_amazon_2014
 from semid_jax.data.config import DataConfig, read
 from semid_jax.data.movielens import read_movielens_1m, read_movielens_100k
+from semid_jax.data.situnes import DESCRIPTORS, read_situnes
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.types import InputError
 
@@ -88,6 +89,58 @@ def write_amazon(tmp_path):
     (beauty / "items.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
     np.savez(beauty / "text_minilm_fp16.npz", ids=np.array([1, 2]), emb=np.eye(2))
     return tmp_path / "amazon_2014"
+
+
+SONGS = [  # id, title, singer, genre, what its descriptors are made of
+    ("12.0", '"Slow, slower"', "Ann", "jazz", 1.0),
+    ("5.0", "Loud", "Bob", "rock", 3.0),
+    ("7.0", "Louder", "Ann", "rock", ""),
+    ("9.0", "Unheard", "Cid", "pop", 8.0),
+]
+
+
+@pytest.fixture
+def situnes(tmp_path):
+    folder = tmp_path / "situnes"
+    folder.mkdir()
+    header = ["i_id_c", "music", "singer", "general_genre", *DESCRIPTORS]
+    rows = [
+        [*song, *(value if value == "" else (k + 1) * value for k in range(len(DESCRIPTORS)))]
+        for *song, value in SONGS
+    ]
+    lines = [",".join(map(str, row)) for row in [header, *rows]]
+    (folder / "music.csv").write_text("\n".join(lines))
+    plays = {1: "3,12,100\n3,5,90\n", 2: "3,12,300\n20,7,1\n20,99,2\n", 3: "20,7,9\n"}
+    for stage, text in plays.items():
+        (folder / f"stage{stage}.csv").write_text("user_id,item_id,timestamp\n" + text)
+    return folder
+
+
+def test_situnes_joins_three_stages_and_describes_songs_in_comparable_units(situnes):
+    data = read_situnes(situnes)
+    assert data.interactions.user_ids.tolist() == ["3", "20"]
+    items, catalogue = data.interactions.items, data.catalogue
+    assert catalogue.item_ids[items].tolist() == ["5", "12", "12", "7", "99", "7"]
+    np.testing.assert_array_equal(data.interactions.times, [90, 100, 300, 1, 2, 9])
+    assert data.notes["users_reordered"] == 1
+    assert catalogue.item_ids.tolist() == ["", "5", "7", "12", "99"]
+    assert catalogue.titles.tolist() == ["", "Loud", "Louder", "Slow, slower", "song 99"]
+    audio = catalogue.vectors["audio"]
+    described = np.array([1.0, 3.0, 8.0])
+    expected = (np.array([3.0, 1.0]) - described.mean()) / described.std()
+    np.testing.assert_allclose(audio[[1, 3]], np.tile(expected, (17, 1)).T, rtol=1e-5)
+    assert np.isnan(audio[[0, 2, 4]]).all()
+    loud, louder, slow, unknown = catalogue.tokens["attributes"][1:]
+    assert loud[0] == louder[0] != slow[0]  # genre
+    assert louder[1] == slow[1] != loud[1]  # singer
+    assert len(unknown) == 0
+
+
+def test_a_song_id_that_is_no_number_is_named(situnes):
+    path = situnes / "stage2.csv"
+    path.write_text(path.read_text().replace("99", "nan"))
+    with pytest.raises(InputError, match=r"stage2.csv, line 4: item_id is nan; give a finite"):
+        read_situnes(situnes)
 
 
 def damage_number(folder):
@@ -181,6 +234,7 @@ def test_read_finds_data_by_environment_and_passes_settings(movielens, monkeypat
     [
         ("movielens_1m", "", 6_040, 3_416, 999_611),
         ("movielens_100k", "", 943, 1_682, 100_000),
+        ("situnes", "", 30, 307, 2_003),  # three plays are in the files twice
         ("amazon_2014", "Beauty", 22_363, 12_101, 198_502),
         ("amazon_2014", "Sports_and_Outdoors", 35_598, 18_357, 296_337),
     ],

@@ -109,6 +109,15 @@ class Amazon2014(RawBuilder):
     citation = "McAuley et al., Image-based Recommendations on Styles and Substitutes, SIGIR 2015"
 
 
+class SiTunes(RawBuilder):
+    """SiTunes."""
+
+    name = "situnes"
+    about = "Plays of songs in time order, with acoustic descriptors, genre and singer."
+    homepage = "https://github.com/JiayuLi-997/SiTunes_dataset"
+    citation = "SiTunes: A Situational Music Recommendation Dataset, CHIIR 2024"
+
+
 class Folder(RawBuilder):
     """The user's own data."""
 
@@ -117,7 +126,8 @@ class Folder(RawBuilder):
 
 
 BUILDERS: dict[str, type[RawBuilder]] = {
-    builder.name: builder for builder in (Synthetic, Movielens1M, Movielens100K, Amazon2014, Folder)
+    builder.name: builder
+    for builder in (Synthetic, Movielens1M, Movielens100K, Amazon2014, SiTunes, Folder)
 }
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from semid_jax.data.amazon import read_amazon_2014
 from semid_jax.data.folder import read_folder
 from semid_jax.data.movielens import read_movielens_1m, read_movielens_100k
+from semid_jax.data.situnes import read_situnes
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.types import InputError
@@ -41,6 +42,7 @@ READERS: dict[str, Callable[[DataConfig, Path], RawDataset]] = {
     "amazon_2014": lambda config, path: read_amazon_2014(
         path, config.category, config.min_interactions
     ),
+    "situnes": lambda config, path: read_situnes(path, config.min_interactions),
     "folder": lambda config, path: read_folder(path, config.min_interactions),
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
-from semid_jax.data.tables import check_finite, read_text, rows_of, with_padding
+from semid_jax.data.tables import check_finite, numbers, read_table, rows_of, with_padding
 from semid_jax.types import Catalogue, InputError
 
 TITLES = ("title", "item_name", "name", "movie_title")
@@ -31,8 +31,8 @@ def read_folder(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> R
       InputError: names file, field and remedy.
     """
     inter_path, item_path = _only(source_dir, "*.inter"), _only(source_dir, "*.item")
-    inter = read_atomic(inter_path, ("user_id", "item_id"))
-    item = read_atomic(item_path, ("item_id",))
+    inter = read_table(inter_path, ("user_id", "item_id"), "\t")
+    item = read_table(item_path, ("item_id",), "\t")
     item_ids = item["item_id"]
     unique, counts = np.unique(item_ids, return_counts=True)
     if len(unique) < len(item_ids):
@@ -50,7 +50,7 @@ def read_folder(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> R
     )
     times = None
     if "timestamp" in inter:
-        times = _seconds(inter_path, inter["timestamp"])
+        times = numbers(inter_path, "timestamp", inter["timestamp"])
     user_ids, first, users = np.unique(inter["user_id"], return_index=True, return_inverse=True)
     order = np.argsort(first)  # users keep the order of their first row
     rank = np.argsort(order)
@@ -68,40 +68,6 @@ def _only(source_dir: Path, pattern: str) -> Path:
     return found[0]
 
 
-def read_atomic(path: Path, fields: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """Reads a RecBole atomic file: tab-separated, header cells `name:type`.
-
-    Args:
-      path: the file.
-      fields: columns it must have.
-
-    Returns:
-      column name (without its type) -> str[rows].
-
-    Raises:
-      InputError: a column is missing, or a row has another number of cells.
-    """
-    lines = read_text(path).splitlines()
-    header = [cell.split(":")[0].strip() for cell in lines[0].split("\t")] if lines else []
-    for field in fields:
-        if field not in header:
-            raise InputError(
-                f"{path}: column {field!r} is missing (header has {', '.join(header) or 'nothing'})"
-                f"; name it `{field}:token`"
-            )
-    cells = [(number, line.split("\t")) for number, line in enumerate(lines[1:], 2) if line.strip()]
-    for number, row in cells:
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(row)} cells, the header has {len(header)}; "
-                "separate by single tabs"
-            )
-    if not cells:
-        raise InputError(f"{path}: no rows behind the header; add them")
-    columns = zip(*(row for _, row in cells), strict=True)
-    return {name: np.array(column) for name, column in zip(header, columns, strict=True)}
-
-
 def _first_of(
     table: dict[str, np.ndarray], names: tuple[str, ...], default: np.ndarray | None
 ) -> np.ndarray:
@@ -109,17 +75,6 @@ def _first_of(
         if name in table:
             return table[name]
     return np.full(len(table["item_id"]), "") if default is None else default
-
-
-def _seconds(path: Path, cells: np.ndarray) -> np.ndarray:
-    try:
-        times = cells.astype(np.float64)
-    except ValueError as error:
-        raise InputError(f"{path}: column 'timestamp' is not a number ({error}); fix it") from error
-    if not np.isfinite(times).all():
-        line = int(np.flatnonzero(~np.isfinite(times))[0]) + 2
-        raise InputError(f"{path}, line {line}: timestamp is {cells[line - 2]}; give seconds")
-    return times
 
 
 def read_feature_tables(

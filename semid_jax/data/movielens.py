@@ -7,9 +7,16 @@ from pathlib import Path
 import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
-from semid_jax.data.tables import read_features, read_jsonl, read_sequences, read_text, rows_of
+from semid_jax.data.tables import (
+    numbers,
+    read_features,
+    read_jsonl,
+    read_sequences,
+    read_table,
+    rows_of,
+)
 from semid_jax.data.tables import with_padding as padded
-from semid_jax.types import Catalogue, InputError
+from semid_jax.types import Catalogue
 
 
 def read_movies(source_dir: Path) -> tuple[np.ndarray, Catalogue]:
@@ -60,20 +67,13 @@ def read_movielens_100k(source_dir: Path, min_interactions: int = SHORTEST_HISTO
       min_interactions: users with fewer are dropped.
     """
     path = source_dir / "interactions.csv.gz"
-    header, *lines = read_text(path).splitlines()
-    expected = ["user", "item100k", "rating", "timestamp", "movieId_ml1m"]
-    if header.split(",") != expected:
-        raise InputError(f"{path}: header is {header!r}, expected {','.join(expected)!r}")
-    cells = [line.split(",") for line in lines]
-    wrong = next((row for row, line in enumerate(cells) if len(line) != len(expected)), None)
-    if wrong is not None:
-        raise InputError(f"{path}, line {wrong + 2}: expected {len(expected)} columns; fix it")
-    table = np.array(cells).T
-    try:
-        user_numbers, movies, times = (table[k].astype(np.int64) for k in (0, 1, 3))
-        matched = np.where(table[4] == "", "-1", table[4]).astype(np.float64).astype(np.int64)
-    except ValueError as error:
-        raise InputError(f"{path}: a column is not numeric ({error}); fix it") from error
+    columns = ("user", "item100k", "timestamp")
+    table = read_table(path, (*columns, "movieId_ml1m"))
+    user_numbers, movies, times = (
+        numbers(path, name, table[name]).astype(np.int64) for name in columns
+    )
+    matched = numbers(path, "movieId_ml1m", table["movieId_ml1m"], gaps=True)
+    matched = np.nan_to_num(matched, nan=-1).astype(np.int64)
 
     ids, first = np.unique(movies, return_index=True)
     counterparts, features = read_movies(source_dir.parent / "movielens_1m")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import json
 import zipfile
@@ -74,6 +75,70 @@ def read_sequences(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         repeated = user_ids[np.setdiff1d(np.arange(len(user_ids)), first)[0]]
         raise InputError(f"{path}: user {repeated} has two lines; join them in time order")
     return user_ids, np.repeat(np.arange(len(lines)), sizes), items
+
+
+def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[str, np.ndarray]:
+    """Reads a text file of columns under a header; the cells of comma-separated ones may be quoted.
+
+    Args:
+      path: the file.
+      fields: columns it must have.
+      separator: of cells; a header cell may add `:type` to its name, which is dropped.
+
+    Returns:
+      column name -> str[rows].
+
+    Raises:
+      InputError: a column is missing, a row has another number of cells, or there is no row.
+    """
+    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
+    rows = csv.reader(read_text(path).splitlines(), delimiter=separator, quoting=quoting)
+    header = [cell.split(":")[0].strip() for cell in next(rows, [])]
+    for field in fields:
+        if field not in header:
+            raise InputError(
+                f"{path}: column {field!r} is missing (header has {', '.join(header) or 'nothing'})"
+                "; add it"
+            )
+    cells = [(rows.line_num, row) for row in rows if "".join(row).strip()]
+    for number, row in cells:
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, line {number}: {len(row)} cells, the header has {len(header)}; "
+                f"separate by single {'tabs' if separator == chr(9) else 'commas'}"
+            )
+    if not cells:
+        raise InputError(f"{path}: no rows behind the header; add them")
+    columns = zip(*(row for _, row in cells), strict=True)
+    return {name: np.array(column) for name, column in zip(header, columns, strict=True)}
+
+
+def numbers(path: Path, column: str, cells: np.ndarray, gaps: bool = False) -> np.ndarray:
+    """The cells of a column as finite numbers.
+
+    Args:
+      path: the file to name in errors.
+      column: its name.
+      cells: str[rows].
+      gaps: whether a cell may be empty, which is NaN then.
+
+    Returns:
+      float64[rows].
+
+    Raises:
+      InputError: names file and column, or line.
+    """
+    empty = (cells == "") & gaps
+    try:
+        values = np.where(empty, "0", cells).astype(np.float64)
+    except ValueError as error:
+        raise InputError(f"{path}: column {column!r} is not a number ({error}); fix it") from error
+    wrong = np.flatnonzero(~np.isfinite(values))
+    if len(wrong):
+        raise InputError(
+            f"{path}, line {wrong[0] + 2}: {column} is {cells[wrong[0]]}; give a finite number"
+        )
+    return np.where(empty, np.nan, values)
 
 
 def rows_of(ids: np.ndarray, wanted: np.ndarray, source: str) -> np.ndarray:
