@@ -91,8 +91,8 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
     Raises:
       InputError: a column is missing, a row has another number of cells, or there is no row.
     """
-    quoting = csv.QUOTE_MINIMAL if separator == "," else csv.QUOTE_NONE
-    rows = csv.reader(read_text(path).splitlines(), delimiter=separator, quoting=quoting)
+    lines = read_text(path).splitlines()
+    rows = csv.reader(lines, delimiter=separator, quotechar='"' if separator == "," else None)
     header = [cell.split(":")[0].strip() for cell in next(rows, [])]
     for field in fields:
         if field not in header:

@@ -182,12 +182,12 @@ def calibrate_stage(
     if not artifacts.matches(directory, "calibration", inputs, settings):
         started = time.perf_counter()
         factor, found = choose_factor(params, validate)
-        best = found[FACTORS.index(factor)]
-        notes = {"factor": factor, "plain": found[0], "validation": best, **since(started)}
-        artifacts.write(directory, "calibration", {}, inputs, settings, notes)
+        chosen = {"factor": factor, "validation": found[FACTORS.index(factor)], "plain": found[0]}
+        extra = {**chosen, **since(started)}
+        artifacts.write(directory, "calibration", {}, inputs, settings, extra)
     notes = artifacts.read_extra(directory)
-    factor, before, after = (notes[name] for name in ("factor", "plain", "validation"))
-    shown = f"{before['ndcg@10']:.4f} -> {after['ndcg@10']:.4f}"
+    before, after = notes["plain"]["ndcg@10"], notes["validation"]["ndcg@10"]
+    factor, shown = notes["factor"], f"{before:.4f} -> {after:.4f}"
     print(f"calibrate: likeness x {factor:g}, validation NDCG@10 {shown}")
     return scale_likeness(params, factor)
 
