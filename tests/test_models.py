@@ -239,7 +239,7 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
         own = np.take_along_axis(scores, targets[..., None], -1)[..., 0]
         expected = (np.log(np.exp(scores[..., 1:]).sum(axis=-1)) - own)[bears].sum()
         np.testing.assert_allclose(float(sums[name]), expected, rtol=1e-4)
-    p = np.exp(s1[..., 1:])[bears]
+    p = np.exp(s2[..., 1:])[bears]
     p /= p.sum(axis=-1, keepdims=True)
     cell = np.repeat(coarse[column, np.arange(1, N + 1)], bears.sum(axis=1), axis=0)
     mass = np.stack([(p * (cell == k)).sum(axis=1) for k in range(C)], axis=1)

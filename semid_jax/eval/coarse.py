@@ -36,7 +36,7 @@ def coarse_metrics(
 
     Returns:
       coarse_recall, the share of users whose target lies in the P best cells; alignment_kl, mean
-      KL (nats) of the cell masses of the exact item softmax against the coarse head.
+      KL (nats) of the cell masses of the exact softmax on S1 against the coarse head.
     """
     inside, divergence = [], []
     for query, rows, n in queries:

@@ -222,8 +222,9 @@ def item_losses(
     """Item-level cross-entropies on S1 and S2, hierarchical alignment and validity, together.
 
     All read the same scores, which are made once. Alignment is KL(cell masses of the softmax on
-    S1, no gradient || coarse head); validity is -log of the share of probability that the
-    candidates keep against fake codes.
+    the score that ranks, S2 where there is one, no gradient || coarse head), so that the cells
+    which the head likes are those of the items that rank. Validity is -log of the share of
+    probability that the candidates keep against fake codes.
 
     Args:
       config: weights.
@@ -250,20 +251,22 @@ def item_losses(
         candidates = fixed.candidates
         s1, own = _scores(asked, known, vectors), _own_score(asked, known)
         loss, log_total, scores = _cross_entropy(s1, own, candidates, known.target)
+        fake = jax.nn.logsumexp(_scores(asked, known, fakes), axis=-1)
+        validity = jax.nn.softplus(fake - log_total)
+        total = config.item * loss + config.validity * validity
+        parts = {"item_loss": loss, "validity_loss": validity}
+        if dense is not None:
+            added, own_added = _dense_scores(asked, known, fixed, dense)
+            s2, own = s1 + added, own + own_added
+            loss, log_total, scores = _cross_entropy(s2, own, candidates, known.target)
+            total += config.dense * loss
+            parts["dense_loss"] = loss
         mass = jnp.exp(jax.lax.stop_gradient(scores - log_total[:, None])) @ fixed.masses
         of_own = jnp.exp(-jax.lax.stop_gradient(loss))
         mass = mass.at[jnp.arange(len(loss)), known.cell].add(of_own)
         log_q = jax.nn.log_softmax(asked.coarse_logits)
-        kl = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
-        fake = jax.nn.logsumexp(_scores(asked, known, fakes), axis=-1)
-        validity = jax.nn.softplus(fake - log_total)
-        total = config.item * loss + config.alignment * kl + config.validity * validity
-        parts = {"item_loss": loss, "alignment_loss": kl, "validity_loss": validity}
-        if dense is not None:
-            added, own_added = _dense_scores(asked, known, fixed, dense)
-            s2, own = s1 + added, own + own_added
-            parts["dense_loss"] = _cross_entropy(s2, own, candidates, known.target)[0]
-            total += config.dense * parts["dense_loss"]
+        parts["alignment_loss"] = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
+        total += config.alignment * parts["alignment_loss"]
         return total, parts
 
     rows = chunk_rows(len(fixed.candidates.ids), len(weight))
