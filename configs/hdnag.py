@@ -24,7 +24,6 @@ PRESETS: dict[str, Preset] = {
         "data": {"name": "synthetic"},
         "train": {"epochs": 8, "batch_size": 64, "group": 8},
         "tokenizer": {"steps": 600},
-        "decode": {"probes": 7},
     },
     "tiny": {
         "data": {"name": "synthetic"},
@@ -50,13 +49,11 @@ PRESETS: dict[str, Preset] = {
             "weight_decay": 0.3,
             "evaluate_every": 2,
         },
-        "decode": {"probes": 10},
     },
     "movielens_100k": {
         "data": {"name": "movielens_100k"},
         "features": {"modalities": ("image", "text")},
         "train": {"max_length": 100, "batch_size": 32, "group": 8, "epochs": 40, "patience": 8},
-        "decode": {"probes": 8},
     },
     # 30 users: to see a third modality at work, not to compare accuracy.
     "situnes": {
@@ -72,7 +69,6 @@ PRESETS: dict[str, Preset] = {
             "split_share": 0.0,
             "patience": 10,
         },
-        "decode": {"probes": 6},
     },
     "amazon_2014": {
         "data": {"name": "amazon_2014", "category": "Beauty"},
@@ -92,7 +88,6 @@ PRESETS: dict[str, Preset] = {
             "evaluate_users": 0,
             "evaluate_every": 3,
         },
-        "decode": {"probes": 20},
     },
     "folder": {"data": {"name": "folder"}},
 }

@@ -10,6 +10,8 @@ import pyarrow.parquet as parquet
 import pytest
 from conftest import REPOSITORY
 
+from semid_jax import artifacts
+
 SMALL = [
     "--config.tokenizer.steps=8", "--config.tokenizer.width=16", "--config.tokenizer.hidden=16",
     "--config.tokenizer.archetypes=2", "--config.tokenizer.candidates=32",
@@ -17,8 +19,8 @@ SMALL = [
     "--config.quantize.iterations=3", "--config.quantize.rotation_iterations=1",
     "--config.model.width=16", "--config.model.layers=1",
     "--config.model.heads=2", "--config.model.digit_width=4", "--config.train.epochs=1",
-    "--config.train.batch_size=32", "--config.train.group=8", "--config.decode.probes=3",
-    "--config.decode.k=10", "--config.report.users=1",
+    "--config.train.batch_size=32", "--config.train.group=8", "--config.decode.k=10",
+    "--config.report.users=1",
 ]  # fmt: skip
 
 
@@ -68,6 +70,12 @@ def test_own_data_end_with_lists_of_original_ids(folder, tmp_path):
     assert set(lists["user_id"]) == {*(f"u{u}" for u in range(80)), "late"}
     assert set(lists["item_id"]) <= {f"i{i}" for i in range(50)}
     assert lists["rank"][:3] == [1, 2, 3]
+    # No number of probes is given: as few are taken as validation allows.
+    notes = artifacts.read_extra(tmp_path / "run" / "probes")
+    metrics = json.loads((tmp_path / "run" / "results" / "metrics.json").read_text())
+    assert metrics["search"]["probes"] == notes["probes"]
+    assert notes["losses"][str(notes["probes"])] <= 0.005
+    assert f"probes: {notes['probes']} of " in done.stdout
     stories = json.loads((tmp_path / "run" / "results" / "users.json").read_text())
     assert stories[0]["recommendations"][0]["title"].startswith("Item ")
 

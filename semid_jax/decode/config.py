@@ -22,14 +22,16 @@ class DecodeConfig:
 
     Attributes:
       methods: searches that the evaluation runs side by side, the first one being of record.
-      probes: P, cells probed per user by `inverted` and `scann`.
+      probes: P, cells probed per user by `inverted` and `scann`; 0 for as few as `loss` allows.
+      loss: share of the exact search's NDCG@10 that may be lost, on validation, where P is chosen.
       k: items returned per user.
       chunk: entries scored at once by `exact`.
       rescored: R, the best items under S1 that the dense term ranks again, where there is one.
     """
 
     methods: tuple[str, ...] = ("inverted", "scann", "exact")
-    probes: int = 16
+    probes: int = 0
+    loss: float = 0.005
     k: int = 50
     chunk: int = 8192
     rescored: int = 500

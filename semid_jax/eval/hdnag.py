@@ -15,10 +15,8 @@ from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
-from semid_jax.decode.rescoring import DenseItems, rescore
-from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import ScannSearcher, available
-from semid_jax.decode.score import Query
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
 from semid_jax.eval.model import dense_items, hdnag_queries
@@ -31,6 +29,7 @@ from semid_jax.eval.searching import (
     compare_searches,
     exact_ranks,
     rescored_ranks,
+    rescoring,
 )
 from semid_jax.eval.users import Users
 from semid_jax.models.hdnag import Generator
@@ -63,17 +62,6 @@ def make_searches(
                 f"decode.methods: {method!r} is unknown; use inverted, scann and exact"
             )
     return {"exact": exact, **searches}
-
-
-def rescoring(
-    searches: dict[str, Search | None], dense: DenseItems, k: int
-) -> dict[str, Search | None]:
-    """The same searches under S2: what they find is ranked again with the dense term."""
-
-    def again(search: Search, query: Query) -> Retrieved:
-        return rescore(dense, query.dense, search(query), k)
-
-    return {name: search and functools.partial(again, search) for name, search in searches.items()}
 
 
 def validation_ranks(
@@ -154,7 +142,9 @@ def evaluate(
         metrics |= named("test_s1", summary(under_s1))
         metrics |= named("test_s1_without_history", summary(ranking_metrics(without)))
         wide = make_searches(index, config, config.rescored, scann_directory)
-        again = rescoring(wide, dense, config.k)
+        again = {
+            name: search and rescoring(search, dense, config.k) for name, search in wide.items()
+        }
         lists, rows = compare_searches(queries, again, side, interactions.n_items, "retrieval_s2")
         metrics |= rows
         shown = lists[main]

@@ -79,6 +79,15 @@ def exact_ranks(
     return ranks, without
 
 
+def rescoring(search: Search, dense: DenseItems, k: int) -> Search:
+    """The same search under S2: the R items that it finds are ranked again, k are returned."""
+
+    def again(query: Query) -> Retrieved:
+        return rescore(dense, query.dense, search(query), k)
+
+    return again
+
+
 def rescored_ranks(
     queries: Queries, search: Search, dense: DenseItems, side: Users, k: int
 ) -> tuple[np.ndarray, np.ndarray]:

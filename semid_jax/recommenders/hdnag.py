@@ -1,7 +1,9 @@
-"""HDNAG's stages: tokenize, train, calibrate, index, evaluate, and profile on request."""
+"""HDNAG's stages: tokenize, train, calibrate, index, probes, evaluate, and profile on request."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +25,7 @@ from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate, validation_ranks
 from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
+from semid_jax.eval.probing import choose_probes, search_ndcg
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.users import mean_metrics
 from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig, meaning
@@ -74,17 +77,23 @@ def run(
         return None
     release()
     index = index_stage(config, workdir, tokenizer, generator, params)
-    evaluation = evaluate_stage(config, workdir, raw, features, tokenizer, generator, params, index)
+    decode = probes_stage(config, workdir, raw, tokenizer, generator, params, index)
+    made = tokenizer, generator, params, index
+    evaluation = evaluate_stage(config, workdir, raw, features, decode, *made)
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
-        profile_stage(config, workdir, evaluation.side, generator, params, tokenizer, index)
+        profile_stage(config, workdir, evaluation.side, decode, *made)
     calibration = {}
     if generator.has_dense:
         calibration["calibrate"] = artifacts.read_extra(workdir / "calibration")["seconds"]
+    chosen = {}
+    if not config.decode.probes:
+        chosen["probes"] = artifacts.read_extra(workdir / "probes")["seconds"]
     seconds = {
         "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
         "train": progress.seconds,
         **calibration,
         "index": artifacts.read_extra(workdir / "index" / "lists")["seconds"],
+        **chosen,
         "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
     }
     return Outcome(evaluation, params, progress, seconds, tokenizer)
@@ -245,11 +254,48 @@ def index_stage(
     return index_from_arrays(artifacts.read(directory, "index")[0])
 
 
+def probes_stage(
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    generator: Generator,
+    params: Any,
+    index: Index,
+) -> DecodeConfig:
+    """The settings of the search, P chosen on validation if none is given."""
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    if decode.probes:
+        return decode
+    directory = workdir / "probes"
+    inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
+    if not artifacts.matches(directory, "probes", inputs, config.decode.to_dict()):
+        started = time.perf_counter()
+        side, _, _ = read_side(tokenizer, raw.interactions, "validation", config.train.max_length)
+        known = tokenizer.views, tokenizer.centroids
+        queries = hdnag_queries(generator, params, index, side, *known)
+        dense = dense_items(generator, params, tokenizer.views)
+        ndcg = functools.partial(search_ndcg, queries, index, side, dense, decode)
+        exact = ndcg(None)
+        chosen, tried = choose_probes(index.n_cells, decode.loss, lambda p: 1 - ndcg(p) / exact)
+        losses = {str(probes): loss for probes, loss in tried.items()}
+        extra = {"probes": chosen, "losses": losses, **since(started)}
+        artifacts.write(directory, "probes", {}, inputs, config.decode.to_dict(), extra)
+    notes = artifacts.read_extra(directory)
+    probes, loss = notes["probes"], notes["losses"][str(notes["probes"])]
+    print(
+        f"probes: {probes} of {index.n_cells} cells lose {100 * loss:.2f} % of validation NDCG@10 "
+        f"(allowed {100 * decode.loss:g} %)"
+    )
+    return dataclasses.replace(decode, probes=probes)
+
+
 def evaluate_stage(
     config: ConfigDict,
     workdir: Path,
     raw: RawDataset,
     features: ItemFeatures,
+    decode: DecodeConfig,
     tokenizer: Tokenizer,
     generator: Generator,
     params: Any,
@@ -257,7 +303,7 @@ def evaluate_stage(
 ) -> Evaluation:
     """Validation and test, scored once."""
     inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
-    settings = {"decode": config.decode.to_dict(), "max_length": config.train.max_length}
+    settings = {"decode": dataclasses.asdict(decode), "max_length": config.train.max_length}
 
     def score() -> IdEvaluation:
         return evaluate(
@@ -267,7 +313,7 @@ def evaluate_stage(
             generator,
             params,
             index,
-            section(config, "decode", DecodeConfig),
+            decode,
             config.train.max_length,
             workdir / "index" / "scann",
         )
@@ -279,14 +325,14 @@ def profile_stage(
     config: ConfigDict,
     workdir: Path,
     side: ReadSide,
+    decode: DecodeConfig,
+    tokenizer: Tokenizer,
     generator: Generator,
     params: Any,
-    tokenizer: Tokenizer,
     index: Index,
 ) -> None:
     """The phase table of decode steps, and the trace that it was read from."""
     settings: ProfileConfig = section(config, "profile", ProfileConfig)
-    decode: DecodeConfig = section(config, "decode", DecodeConfig)
     directory = workdir / "profile"
     known = tokenizer.views, tokenizer.centroids
     table = trace_decoding(generator, params, known, index, side, decode, settings, directory)

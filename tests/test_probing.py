@@ -1,0 +1,43 @@
+"""How many cells are probed: chosen by what validation loses."""
+
+import numpy as np
+import pytest
+from decode_world import B, World
+
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.eval.probing import SHARES, choose_probes, search_ndcg
+from semid_jax.eval.users import Users
+
+
+@pytest.mark.parametrize("cells", [1, 12, 110, 1000])
+@pytest.mark.parametrize("enough", [1, 7, 40, 110, 5000])
+def test_the_fewest_probes_that_lose_little_are_taken_and_few_are_tried(cells, enough):
+    asked = []
+
+    def loss(probes):
+        asked.append(probes)
+        return 0.0 if probes >= enough else 0.02
+
+    chosen, tried = choose_probes(cells, 0.005, loss)
+    row = sorted({int(np.ceil(share * cells)) for share in SHARES})
+    assert chosen == next((p for p in row if p >= enough), cells)
+    assert len(asked) == len(set(asked)) <= 4
+    assert tried == {cells: 0.0, **{p: 0.02 * (p < enough) for p in asked}}
+
+
+def test_what_is_lost_is_the_ndcg_of_the_lists():
+    world = World()
+    scores, config = world.scores(), DecodeConfig(k=20, chunk=64)
+    targets = np.argsort(-scores, axis=1)[:, 2].astype(np.int32)  # third under exact search
+    side = Users(np.arange(B), np.zeros((B, 1), np.int32), targets)
+    queries = [(world.query, slice(0, B), B)]
+    asked = queries, world.index, side, None, config
+    assert search_ndcg(*asked, None) == pytest.approx(0.5)  # 1 / log2(3 + 1)
+    inside = world.inside_best_cells(scores, 1)
+    gains = []
+    for user in range(B):
+        found = world.ranked(inside)[user][:10]
+        rank = found.index(targets[user]) + 1 if targets[user] in found else np.inf
+        gains.append(1 / np.log2(rank + 1))
+    assert 0 < np.mean(gains) != 0.5
+    assert search_ndcg(*asked, 1) == pytest.approx(np.mean(gains))
