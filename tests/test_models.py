@@ -1,6 +1,7 @@
 """The generator, the perceiver and dropout against slow, obvious versions."""
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,11 @@ import pytest
 from semid_jax.decode.rescoring import rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Tables, item_vectors
+from semid_jax.eval.calibration import FACTORS as CALIBRATED
+from semid_jax.eval.calibration import metrics_by_factor, scale_likeness
 from semid_jax.eval.model import dense_items, dense_query
+from semid_jax.eval.ranking import target_ranks
+from semid_jax.eval.users import Users, mean_metrics
 from semid_jax.models import memory as memories
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.encoders import unit
@@ -27,8 +32,6 @@ from semid_jax.models.hdnag import (
 )
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
-from semid_jax.train.calibration import FACTORS as CALIBRATED
-from semid_jax.train.calibration import choose_factor, scale_likeness
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
 from semid_jax.train.step import TrainState, make_step
 from semid_jax.types import InputError
@@ -290,21 +293,34 @@ def test_only_a_model_that_asks_for_free_vectors_has_them():
     assert not plain.has_free
 
 
-def test_calibration_takes_the_factor_that_validation_likes_and_moves_nothing_else():
-    _, _, _, _, params = world(dense="free")
-    k = np.asarray(params["params"]["likeness_by"])
+def test_likeness_is_weighed_in_one_pass_as_by_scaled_parameters():
+    rng, _, _, generator, params = world(dense="free")
+    params["params"]["likeness_by"] = jnp.asarray([0.6, 0.2], jnp.float32) / FASTER
+    views, users = make_views(rng), 16
+    items = jnp.asarray(rng.integers(1, N + 1, (users, 6)), jnp.int32)
+    s1 = jnp.asarray(rng.normal(size=(users, N)), jnp.float32)
+    everything = jnp.tile(jnp.arange(1, N + 1, dtype=jnp.int32), (users, 1))
+    before = Retrieved(everything, s1, jnp.zeros(users))
+    state = jnp.asarray(rng.normal(size=(users, 16)), jnp.float32)
+    taste = jnp.asarray(rng.normal(size=(users, M, Z)), jnp.float32)
+    alpha, row = views.archetypes.alpha[jnp.arange(users) % A], jnp.zeros(users, jnp.int32)
+    side = Users(np.arange(users), np.asarray(items), rng.integers(1, N + 1, users))
 
-    def validate(tried):
-        assert tried["params"]["free"] is params["params"]["free"]
-        return {"ndcg@10": -abs(float(tried["params"]["likeness_by"][0]) - 2.2 * float(k[0]))}
+    def queries(params):
+        dense = dense_query(generator, params, views.archetypes, state, taste, alpha, row, items)
+        return [(types.SimpleNamespace(dense=dense), slice(0, users), users)]
 
-    factor, found = choose_factor(params, validate)
-    assert factor == 2.0
-    assert len(found) == len(CALIBRATED)
-    scaled = scale_likeness(params, factor)["params"]
-    np.testing.assert_allclose(scaled.pop("likeness_by"), 2 * k)
-    assert all(scaled[name] is params["params"][name] for name in scaled)
-    assert choose_factor(params, lambda _: {"ndcg@10": 0.1})[0] == 1.0
+    def ranks(factor):
+        scaled = scale_likeness(params, factor)
+        dense = dense_items(generator, scaled, views)
+        again = rescore(dense, queries(scaled)[0][0].dense, before, 5)
+        return target_ranks(np.asarray(again.items), side.targets)
+
+    without = queries(scale_likeness(params, 0.0))
+    dense = dense_items(generator, params, views)
+    found = metrics_by_factor(queries(params), without, lambda _: before, dense, side, 5)
+    assert found == [mean_metrics(ranks(factor)) for factor in CALIBRATED]
+    assert len({metrics["ndcg@10"] for metrics in found}) > 2
 
 
 def test_a_term_that_is_ablated_is_zero_and_stays_there():

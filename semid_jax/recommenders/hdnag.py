@@ -19,14 +19,18 @@ from semid_jax.checkpoint import tree_hash
 from semid_jax.data.sequences import log_proposal, popularity
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
+from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.score import Tables
+from semid_jax.eval.calibration import FACTORS, metrics_by_factor, scale_likeness
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate, validation_ranks
 from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.probing import choose_probes, search_ndcg
 from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import mean_metrics
 from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig, meaning
 from semid_jax.models.hdnag_losses import LossConfig
@@ -45,7 +49,6 @@ from semid_jax.recommenders.common import (
 )
 from semid_jax.report.tables import Column, text_table
 from semid_jax.train import tokenizer_arrays
-from semid_jax.train.calibration import FACTORS, choose_factor, scale_likeness
 from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig
@@ -162,10 +165,13 @@ def train_stage(
     empty = empty_index(tokenizer, sizes)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
-    def validate(params: Any) -> dict[str, float]:
+    def asked(params: Any) -> tuple[Queries, Index]:
         index = with_model(empty, generator, params, codes.centroids)
         known = tokenizer.views, codes.centroids
-        queries = hdnag_queries(generator, params, index, side, *known, shows_bar=False)
+        return hdnag_queries(generator, params, index, side, *known, shows_bar=False), index
+
+    def validate(params: Any) -> dict[str, float]:
+        queries, index = asked(params)
         dense = dense_items(generator, params, tokenizer.views)
         ranks = validation_ranks(queries, index, side, dense, decode)
         found = mean_metrics(ranks["validation"])
@@ -173,25 +179,33 @@ def train_stage(
             found["s1_ndcg@10"] = mean_metrics(ranks["validation_s1"])["ndcg@10"]
         return found
 
+    def weigh(params: Any, dense: DenseItems) -> list[dict[str, float]]:
+        queries, index = asked(params)
+        without, _ = asked(scale_likeness(params, 0.0))
+        search = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
+        return metrics_by_factor(queries, without, search, dense, side, decode.k)
+
     objective = hdnag_losses(generator, losses, settings.group, config.seed)
     best, progress = fit(config, workdir, batches, params, objective, codes, validate)
-    if generator.has_dense:
-        best = calibrate_stage(config, workdir, best, validate)
+    dense = dense_items(generator, best, tokenizer.views)
+    if dense is not None:
+        best = calibrate_stage(config, workdir, best, functools.partial(weigh, best, dense))
     return generator, best, progress
 
 
 def calibrate_stage(
-    config: ConfigDict, workdir: Path, params: Any, validate: Callable[[Any], dict[str, float]]
+    config: ConfigDict, workdir: Path, params: Any, weigh: Callable[[], list[dict[str, float]]]
 ) -> Any:
-    """The best parameters, likeness weighed as validation says."""
+    """The best parameters, likeness weighed as validation says, the less of equals."""
     directory = workdir / "calibration"
     inputs = {"model": tree_hash(params)}
     users = {"evaluate_users": config.train.evaluate_users}
     settings = {"decode": config.decode.to_dict(), "factors": list(FACTORS), **users}
     if not artifacts.matches(directory, "calibration", inputs, settings):
         started = time.perf_counter()
-        factor, found = choose_factor(params, validate)
-        chosen = {"factor": factor, "validation": found[FACTORS.index(factor)], "plain": found[0]}
+        found = weigh()
+        best = max(range(len(FACTORS)), key=lambda place: found[place]["ndcg@10"])
+        chosen = {"factor": FACTORS[best], "validation": found[best], "plain": found[0]}
         extra = {**chosen, **since(started)}
         artifacts.write(directory, "calibration", {}, inputs, settings, extra)
     notes = artifacts.read_extra(directory)
