@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from semid_jax.decode import rescoring
 from semid_jax.decode.rescoring import rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Tables, item_vectors
@@ -270,6 +271,23 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     np.testing.assert_allclose(
         again.scores, np.take_along_axis(of_s2, best, axis=1), rtol=1e-3, atol=1e-3
     )
+
+
+@pytest.mark.parametrize("dense", ["content", "free"])
+def test_a_dense_term_of_what_was_found_is_that_of_all(dense):
+    rng, _, _, generator, params = world(dense=dense)
+    views, users = make_views(rng), 7
+    state = jnp.asarray(rng.normal(size=(users, 16)), jnp.float32)
+    taste = jnp.asarray(rng.normal(size=(users, M, Z)), jnp.float32)
+    alpha = jnp.asarray(rng.dirichlet(np.ones(M), users), jnp.float32)
+    history = jnp.ones((users, 3), jnp.int32)
+    row = jnp.zeros(users, jnp.int32)
+    query = dense_query(generator, params, views.archetypes, state, taste, alpha, row, history)
+    items = dense_items(generator, params, views)
+    found = jnp.asarray(rng.integers(1, N + 1, (users, 9)), jnp.int32)
+    of_found = rescoring._scores_of_found(items, query, found)
+    of_all = jnp.take_along_axis(rescoring._scores_of_all(items, query), found, axis=1)
+    np.testing.assert_allclose(of_found, of_all, rtol=1e-4, atol=1e-5)
 
 
 def test_a_sample_of_candidates_stands_for_all_items():

@@ -4,8 +4,8 @@
              + rho [i in the history],      z_i = (1 + gate) * sum_m alpha~[i, m] e[i, m] .
 
 alpha~ depends on the user's own weights, so no table of item vectors is kept; as z is linear in e,
-both terms are sum_m alpha~[i, m] <(1 + gate) * V^T s + k_m p_m, e[i, m]>, and only the R items that
-S1 has found are looked up.
+both terms are sum_m alpha~[i, m] <(1 + gate) * V^T s + k_m p_m, e[i, m]>. Of a large catalogue only
+the R items that S1 has found are looked up; of a small one all are scored, which is faster.
 """
 
 from __future__ import annotations
@@ -20,6 +20,10 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, DenseQuery
 from semid_jax.decode.topk import top_k_ties
 from semid_jax.models.fusion import shares
+
+# Up to so many items in the catalogue per item found, all are scored: with 12,101 items, 500 found
+# and M = 2 that takes 39 ms for 256 users where looking them up takes 125 ms (two cores).
+WHOLE = 64
 
 
 @struct.dataclass
@@ -50,13 +54,34 @@ def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.
     Returns:
       float32[B, R].
     """
+    if len(items.e) <= WHOLE * found.shape[1]:
+        scores = jnp.take_along_axis(_scores_of_all(items, query), found, axis=1)
+    else:
+        scores = _scores_of_found(items, query, found)
+    again = jnp.any(found[:, :, None] == query.history[:, None, :], axis=2)
+    return scores + items.repeat * again
+
+
+def _scores_of_found(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.Array:
+    """float32[B, R]: what was found is looked up."""
     by_modality = jnp.einsum("brmd,bmd->brm", items.e[found], query.content, precision=PRECISION)
     scores = jnp.sum(shares(query.alpha[:, None], items.mask[found]) * by_modality, axis=-1)
     if items.free is not None:
         free = items.free[found]
         scores = scores + jnp.einsum("brd,bd->br", free, query.state, precision=PRECISION)
-    again = jnp.any(found[:, :, None] == query.history[:, None, :], axis=2)
-    return scores + items.repeat * again
+    return scores
+
+
+def _scores_of_all(items: DenseItems, query: DenseQuery) -> jax.Array:
+    """float32[B, N + 1]: a product of matrices."""
+    users, rows = len(query.state), len(items.e)
+    content = (query.alpha[..., None] * query.content).reshape(users, -1)
+    e = (items.e * items.mask[..., None]).reshape(rows, -1)
+    weight = jnp.dot(query.alpha, items.mask.T.astype(e.dtype), precision=PRECISION)
+    scores = jnp.dot(content, e.T, precision=PRECISION) / jnp.maximum(weight, 1e-6)
+    if items.free is not None:
+        scores = scores + jnp.dot(query.state, items.free.T, precision=PRECISION)
+    return scores
 
 
 @functools.partial(jax.jit, static_argnames=("k",))
