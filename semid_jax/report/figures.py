@@ -263,7 +263,8 @@ def _draw_histogram(
     groups = [alpha[assignment == a, 0] for a in range(len(archetypes))]
     low, high = float(alpha[:, 0].min()), float(alpha[:, 0].max())
     margin = max(0.05 * (high - low), 0.01)
-    bins = np.linspace(max(low - margin, 0), min(high + margin, 1), 45)
+    count = int(np.clip(2 * len(alpha) ** 0.5, 8, 44))  # few users make no histogram of 44 bars
+    bins = np.linspace(max(low - margin, 0), min(high + margin, 1), count + 1)
     colours = [COLOURS[a % len(COLOURS)] for a in range(len(archetypes))]
     axes.hist(groups, bins=list(bins), stacked=True, color=colours, linewidth=0)
     levels = _levels(archetypes[:, 0], gap=0.035 * (bins[-1] - bins[0]))
