@@ -65,6 +65,8 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
     for name, group in (("test", "retrieval_s2"), ("test_s1", "retrieval")):
         found = metrics[group]["inverted"]["ndcg@10"]
         np.testing.assert_allclose(metrics[name]["ndcg@10"], found, rtol=1e-6)
+    # What is lost is told of the score that ranks.
+    assert metrics["search"]["loss_ndcg@10"] == metrics["retrieval_s2"]["inverted"]["search_loss"]
     assert "calibrate: likeness x" in done.stdout
     # ScaNN searches the same cells with the same score.
     np.testing.assert_allclose(

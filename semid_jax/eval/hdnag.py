@@ -134,7 +134,7 @@ def evaluate(
     searches = make_searches(index, config, config.k, scann_directory)
     lists, rows = compare_searches(queries, searches, side, interactions.n_items)
     metrics |= rows
-    main = config.methods[0]
+    main, ranking = config.methods[0], "retrieval"
     shown = lists[main]
     latency = {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()}
     if dense is not None:
@@ -145,7 +145,8 @@ def evaluate(
         again = {
             name: search and rescoring(search, dense, config.k) for name, search in wide.items()
         }
-        lists, rows = compare_searches(queries, again, side, interactions.n_items, "retrieval_s2")
+        ranking = "retrieval_s2"
+        lists, rows = compare_searches(queries, again, side, interactions.n_items, ranking)
         metrics |= rows
         shown = lists[main]
         latency |= {f"{n}_s2_ms_per_user": f.ms_per_user for n, f in lists.items()}
@@ -154,8 +155,8 @@ def evaluate(
     metrics |= named("test", summary(per_user))
     metrics |= named("test_without_history", summary(ranking_metrics(without)))
     metrics |= {
-        "search.loss_ndcg@10": metrics[f"retrieval.{main}.search_loss"],
-        "search.scored_fraction": metrics[f"retrieval.{main}.scored_fraction"],
+        "search.loss_ndcg@10": metrics[f"{ranking}.{main}.search_loss"],
+        "search.scored_fraction": metrics[f"{ranking}.{main}.scored_fraction"],
         "search.probes": config.probes,
     }
     metrics |= named("latency", latency)
