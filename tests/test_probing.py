@@ -14,15 +14,21 @@ from semid_jax.eval.users import Users
 def test_the_fewest_probes_that_lose_little_are_taken_and_few_are_tried(cells, enough):
     asked = []
 
-    def loss(probes):
+    def ndcg(probes):
         asked.append(probes)
-        return 0.0 if probes >= enough else 0.02
+        return 0.5 if probes is None or probes >= enough else 0.49
 
-    chosen, tried = choose_probes(cells, 0.005, loss)
+    chosen, tried = choose_probes(cells, 0.005, ndcg)
     row = sorted({int(np.ceil(share * cells)) for share in SHARES})
     assert chosen == next((p for p in row if p >= enough), cells)
-    assert len(asked) == len(set(asked)) <= 4
-    assert tried == {cells: 0.0, **{p: 0.02 * (p < enough) for p in asked}}
+    assert asked[0] is None
+    assert len(asked) == len(set(asked)) <= 5
+    lost = {p: pytest.approx(0.02 * (p < enough)) for p in asked[1:]}
+    assert tried == {cells: 0.0, **lost}
+
+
+def test_all_cells_are_probed_where_validation_tells_nothing():
+    assert choose_probes(12, 0.005, lambda _: 0.0)[0] == 12
 
 
 def test_what_is_lost_is_the_ndcg_of_the_lists():

@@ -31,7 +31,7 @@ class DenseItems:
     """The catalogue's side of the dense term.
 
     Attributes:
-      e: float32[N + 1, M, D_z], encoded items.
+      e: float32[N + 1, M, D_z], encoded items, zero where one lacks the modality.
       mask: bool[N + 1, M].
       free: float32[N + 1, D], u; None without.
       repeat: rho, float32[].
@@ -74,9 +74,8 @@ def _scores_of_found(items: DenseItems, query: DenseQuery, found: jax.Array) -> 
 
 def _scores_of_all(items: DenseItems, query: DenseQuery) -> jax.Array:
     """float32[B, N + 1]: a product of matrices."""
-    users, rows = len(query.state), len(items.e)
-    content = (query.alpha[..., None] * query.content).reshape(users, -1)
-    e = (items.e * items.mask[..., None]).reshape(rows, -1)
+    content = (query.alpha[..., None] * query.content).reshape(len(query.state), -1)
+    e = items.e.reshape(len(items.e), -1)
     weight = jnp.dot(query.alpha, items.mask.T.astype(e.dtype), precision=PRECISION)
     scores = jnp.dot(content, e.T, precision=PRECISION) / jnp.maximum(weight, 1e-6)
     if items.free is not None:

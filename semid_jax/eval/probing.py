@@ -23,24 +23,26 @@ SHARES = tuple(2.0 ** (-step / 2) for step in range(12, -1, -1))  # of the cells
 
 
 def choose_probes(
-    cells: int, most: float, loss: Callable[[int], float]
+    cells: int, most: float, ndcg: Callable[[int | None], float]
 ) -> tuple[int, dict[int, float]]:
     """The fewest probes of a geometric row that lose at most so much, by bisection.
 
     Args:
       cells: C; as many probes lose nothing and need not be tried.
       most: share of NDCG@10 that may be lost.
-      loss: probes to the share that is lost, falling but for noise.
+      ndcg: probes, or None for the exact search, to NDCG@10, rising but for noise.
 
     Returns:
-      P, and the loss under every P that was tried.
+      P, and the loss under every P that was tried. Where the exact search finds nothing, nothing
+      can be told: all cells.
     """
+    exact = ndcg(None)
     row = sorted({math.ceil(share * cells) for share in SHARES})
     tried = {cells: 0.0}
 
     def is_enough(probes: int) -> bool:
         if probes not in tried:
-            tried[probes] = loss(probes)
+            tried[probes] = 1.0 - ndcg(probes) / exact if exact else 1.0
         return tried[probes] <= most
 
     chosen = row[bisect.bisect_left(row, True, key=is_enough)]

@@ -58,7 +58,7 @@ class ItemViews:
     """What it takes to see any item as any archetype does.
 
     Attributes:
-      e: float32[N + 1, M, D], encoded items.
+      e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
       mask: bool[N + 1, M].
       archetypes: A prototypes.
     """

@@ -290,8 +290,7 @@ def probes_stage(
         queries = hdnag_queries(generator, params, index, side, *known)
         dense = dense_items(generator, params, tokenizer.views)
         ndcg = functools.partial(search_ndcg, queries, index, side, dense, decode)
-        exact = ndcg(None)
-        chosen, tried = choose_probes(index.n_cells, decode.loss, lambda p: 1 - ndcg(p) / exact)
+        chosen, tried = choose_probes(index.n_cells, decode.loss, ndcg)
         losses = {str(probes): loss for probes, loss in tried.items()}
         extra = {"probes": chosen, "losses": losses, **since(started)}
         artifacts.write(directory, "probes", {}, inputs, config.decode.to_dict(), extra)

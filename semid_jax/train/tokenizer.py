@@ -294,7 +294,7 @@ class Frozen:
 
     Attributes:
       params: of the module.
-      e: float32[N + 1, M, D], encoded items.
+      e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
       mask: bool[N + 1, M].
       attention: float32[N + 1, M], weight of each item in its summary.
       population: the crowd of training interactions.
