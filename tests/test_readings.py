@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semid_jax.models import memory as memories
 from semid_jax.models.fusion import Archetypes
 from semid_jax.models.memory import Memory
 from semid_jax.models.pmat import Pmat, PmatConfig, Population
@@ -129,3 +130,27 @@ def test_drift_is_judged_only_with_a_full_window_and_as_much_before():
 def test_jensen_shannon_by_hand():
     p, q = jnp.asarray([[1.0, 0.0], [0.5, 0.5]]), jnp.asarray([[0.0, 1.0], [0.5, 0.5]])
     np.testing.assert_allclose(reading.jensen_shannon(p, q), [1.0, 0.0], atol=1e-4)
+
+
+def test_memories_of_prefixes_are_sums_and_coherence_is_the_mean_over_pairs():
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(1, 7, 2, 3)).astype(np.float32)
+    mean = rng.normal(size=(2, 3)).astype(np.float32)
+    weight = rng.uniform(0.5, 2, (1, 7, 2)).astype(np.float32)
+    mask = rng.random((1, 7, 2)) < 0.8
+    long, short = memories.prefixes(memories.contribution(e, mean, weight, mask), 3)
+    for t in range(7):
+        for window, found in ((range(t), long), (range(max(0, t - 3), t), short)):
+            for m in range(2):
+                rows = [i for i in window if mask[0, i, m]]
+                total = sum((e[0, i, m] - mean[m] for i in rows), np.zeros(3))
+                np.testing.assert_allclose(found.total[0, t, m], total, atol=1e-4)
+    rows = [i for i in range(6) if mask[0, i, 0]]
+    pairs = sum(
+        weight[0, j, 0] * np.dot(e[0, i, 0] - mean[0], e[0, j, 0] - mean[0])
+        for i in rows
+        for j in rows
+        if i != j
+    )
+    expected = pairs / (sum(weight[0, i, 0] for i in rows) * (len(rows) - 1))
+    np.testing.assert_allclose(memories.coherence(long)[0, 6, 0], expected, rtol=1e-3)
