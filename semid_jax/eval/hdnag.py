@@ -208,11 +208,7 @@ def preference_metrics(raw: RawDataset, tokenizer: Tokenizer) -> dict[str, Any]:
     if metrics["alpha_spearman_oracle"] > 0.1:
         metrics["alpha_spearman_of_oracle"] = learned / metrics["alpha_spearman_oracle"]
     position = positions_of(interactions)
-    fired = np.flatnonzero(tokenizer.fired(tokenizer.module.config.window, position))
+    fired = np.flatnonzero(readings.fired)
     user = np.repeat(np.arange(interactions.n_users), interactions.lengths)
-    # A run of triggers is one: the user's codes have been updated by the first.
-    first = np.ones(len(fired), bool)
-    first[1:] = (np.diff(fired) > 1) | (np.diff(user[fired]) > 0)
-    fired = fired[first]
     metrics |= drift_scores(user[fired], position[fired], truth["drift_time"], truth["drift_kind"])
     return metrics

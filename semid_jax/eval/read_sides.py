@@ -11,7 +11,6 @@ from semid_jax.data.sequences import prefixes, split_end
 from semid_jax.eval.model import ReadSide, make_read_side
 from semid_jax.models.fusion import fuse
 from semid_jax.quantize.update import update_codes
-from semid_jax.train.readings import positions_of
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import Interactions
 
@@ -25,8 +24,8 @@ def read_side(
 ) -> tuple[ReadSide, ReadSide, np.ndarray]:
     """Users' codes before a split's target, and which of them an update has moved.
 
-    Users whose drift stands above its threshold take the archetype of their short-term weights;
-    their read side is updated incrementally from the codes of the long-term one.
+    A user whose drift was noticed has read the items before it in the codes of the archetype of
+    that time; these are updated incrementally towards those of today's.
 
     Args:
       tokenizer: of the run.
@@ -41,17 +40,20 @@ def read_side(
     """
     users = np.arange(interactions.n_users) if users is None else users
     history, _, targets = prefixes(interactions, split, width, users)
+    config, readings = tokenizer.module.config, tokenizer.readings
     flat = interactions.offsets[users] + split_end(interactions, split)[users]
-    config = tokenizer.module.config
-    fired_flat = tokenizer.fired(config.window, positions_of(interactions))[flat]
-    readings = tokenizer.readings
-    alpha = np.where(fired_flat[:, None], readings.alpha_short[flat], readings.alpha[flat])
     codes = tokenizer.coarse, tokenizer.fine
-    side = make_read_side(users, history, targets, tokenizer.archetype[flat], alpha, *codes)
-    place = np.searchsorted(users, side.users)  # users ascend
-    fired = fired_flat[place]
-    long = readings.archetype[flat][place]
-    column = long[:, None]
+    side = make_read_side(
+        users, history, targets, readings.archetype[flat], readings.alpha[flat], *codes
+    )
+    flat = flat[np.searchsorted(users, side.users)]  # users ascend
+    drifted = last_drift(interactions, readings.fired)[flat]
+    fired = drifted >= 0
+    # The archetype before the drift was noticed, for the items until then.
+    old = readings.archetype[np.where(fired, drifted - 1, flat)]
+    shown = (side.history > 0).sum(axis=1)
+    place = (flat - shown)[:, None] + np.arange(side.history.shape[1])
+    column = np.where(place < drifted[:, None], old[:, None], side.archetype[:, None])
     before = dataclasses.replace(
         side,
         coarse=tokenizer.coarse[column, side.history],
@@ -78,6 +80,14 @@ def read_side(
         )
         coarse[some], fine[some] = np.asarray(new_coarse), np.asarray(new_fine)
     return dataclasses.replace(side, coarse=coarse, fine=fine), before, fired
+
+
+def last_drift(interactions: Interactions, fired: np.ndarray) -> np.ndarray:
+    """int64[nnz], where in `items` the user's last drift up to here was noticed, -1 if none."""
+    place = np.where(fired, np.arange(len(fired)), -1)
+    latest = np.maximum.accumulate(place)
+    start = np.repeat(interactions.offsets[:-1], interactions.lengths)
+    return np.where(latest >= start, latest, -1)
 
 
 def churn(after: ReadSide, before: ReadSide, fired: np.ndarray) -> float:

@@ -157,7 +157,7 @@ def train_stage(
         tokenizer.points.shape[-1],
         len(tokenizer.module.modalities),
     )
-    batches = make_batches(config, raw.interactions, tokenizer.archetype)
+    batches = make_batches(config, raw.interactions, tokenizer.readings.archetype)
     params = start_codes(initialise(generator, tokenizer.centroids, config.seed), book, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)

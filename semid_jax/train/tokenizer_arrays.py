@@ -7,20 +7,22 @@ import numpy as np
 from flax import traverse_util
 
 from semid_jax.models.fusion import Archetypes
-from semid_jax.models.pmat import PmatConfig, Population
+from semid_jax.models.perceiver import Latents
+from semid_jax.models.pmat import PmatConfig
 from semid_jax.quantize import codebook
-from semid_jax.train.readings import DriftNull, Readings
+from semid_jax.train.readings import Readings
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.tokenizer import Frozen, make_module
 from semid_jax.types import ItemFeatures
 
-_READINGS = ("alpha", "alpha_short", "interest", "drift", "archetype", "archetype_short")
-_PLAIN = ("points", "coarse", "fine", "drift", "threshold", "archetype")
+_READINGS = ("alpha", "alpha_short", "drift", "fired", "archetype")
+_LATENTS = ("taste", "mean", "strength", "log_z", "cross", "log_weights", "log_tastes")
+_PLAIN = ("points", "coarse", "fine", "threshold")
 
 
 def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     """All arrays of a tokenizer, by name."""
-    frozen, archetypes, null = tokenizer.frozen, tokenizer.archetypes, tokenizer.null
+    frozen, archetypes = tokenizer.frozen, tokenizer.archetypes
     params = traverse_util.flatten_dict(frozen.params, sep="/")
     arrays = {f"pmat/{name}": np.asarray(value) for name, value in params.items()}
     arrays |= {
@@ -31,16 +33,12 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     arrays |= {
         "frozen/e": np.asarray(frozen.e),
         "frozen/mask": np.asarray(frozen.mask),
-        "frozen/attention": np.asarray(frozen.attention),
-        "frozen/mean": np.asarray(frozen.population.mean),
-        "frozen/spread": np.asarray(frozen.population.spread),
+        "frozen/readings": np.asarray(frozen.readings),
         "archetypes/alpha": np.asarray(archetypes.alpha),
         "archetypes/interest": np.asarray(archetypes.interest),
         "archetypes/gate": np.asarray(archetypes.gate),
-        "null/mean": null.mean,
-        "null/deviation": null.deviation,
-        "null/threshold": null.threshold,
     }
+    arrays |= {f"latents/{name}": np.asarray(getattr(frozen.latents, name)) for name in _LATENTS}
     return arrays
 
 
@@ -57,14 +55,13 @@ def from_arrays(
         {k: jnp.asarray(v) for k, v in group("pmat").items()}, sep="/"
     )
     frozen = group("frozen")
-    population = Population(jnp.asarray(frozen["mean"]), jnp.asarray(frozen["spread"]))
-    e, mask, attention = (jnp.asarray(frozen[name]) for name in ("e", "mask", "attention"))
+    e, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "mask", "readings"))
+    latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
         module=make_module(features, config),
-        frozen=Frozen(params, e, mask, attention, population),
+        frozen=Frozen(params, e, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
         readings=Readings(**group("readings")),
-        null=DriftNull(**group("null")),
         **{name: arrays[name] for name in _PLAIN},
     )

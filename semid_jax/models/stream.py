@@ -1,0 +1,179 @@
+"""A user's state, brought up to date by one interaction at a time, and the drifts it notices.
+
+The same step reads whole histories (a scan) and serves streams (one call per batch of users). It
+costs the same at any length of the history. Design part 3.7.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from semid_jax.models.memory import Memory
+from semid_jax.models.perceiver import (
+    Latents,
+    Preference,
+    Prior,
+    drift_evidence,
+    evidence,
+    first_prior,
+    item_gains,
+    plain_evidence,
+    posterior,
+    updated_prior,
+)
+
+
+@struct.dataclass
+class Perceiver:
+    """What it takes to read a history.
+
+    Attributes:
+      latents: of the crowd.
+      readings: float32[N + 1, M, K], what the tastes read in each item.
+      mask: bool[N + 1, M].
+    """
+
+    latents: Latents
+    readings: jax.Array
+    mask: jax.Array
+
+
+@struct.dataclass
+class UserState:
+    """All that is kept of a user, leading axes [...].
+
+    Attributes:
+      prior: what is believed from before the last drift.
+      memory: sums since the last drift, the window's items included.
+      recent: int32[..., W], the last items since then, oldest first, 0 = none.
+      seen: int32[...], interactions in `memory`.
+    """
+
+    prior: Prior
+    memory: Memory
+    recent: jax.Array
+    seen: jax.Array
+
+
+@struct.dataclass
+class Reading:
+    """What a state says.
+
+    Attributes:
+      alpha: float32[..., M], weights by all that is known.
+      alpha_short: float32[..., M], by the last W items alone.
+      interest: float32[..., D], by all that is known.
+      drift: float32[..., 2], log Bayes factors of new weights and of new tastes within the last W
+        items; -inf where too few items lie before them.
+      fired: bool[...], a drift was noticed with the last item.
+    """
+
+    alpha: jax.Array
+    alpha_short: jax.Array
+    interest: jax.Array
+    drift: jax.Array
+    fired: jax.Array
+
+
+def first_state(perceiver: Perceiver, users: int, window: int) -> tuple[UserState, Reading]:
+    """The states of users of whom nothing is known.
+
+    Args:
+      perceiver: of the crowd.
+      users: B.
+      window: W.
+    """
+    crowd = jax.tree.map(
+        lambda a: jnp.broadcast_to(a, (users, *a.shape)), first_prior(perceiver.latents)
+    )
+    shape = users, *perceiver.latents.log_tastes.shape
+    memory = Memory(jnp.zeros(shape), jnp.zeros(shape[:-1]))
+    seen = jnp.zeros(users, jnp.int32)
+    state = UserState(crowd, memory, jnp.zeros((users, window), jnp.int32), seen)
+    nothing = _preference(perceiver, crowd, memory)
+    drift = jnp.full((users, 2), -jnp.inf)
+    fired = jnp.zeros(users, bool)
+    return state, Reading(nothing.alpha, nothing.alpha, nothing.interest, drift, fired)
+
+
+def _preference(perceiver: Perceiver, prior: Prior, memory: Memory) -> Preference:
+    latents = perceiver.latents
+    return posterior(latents, prior, evidence(latents, prior, memory)[0])
+
+
+def drift_score(drift: jax.Array) -> jax.Array:
+    """Log Bayes factor of either kind of drift, both as likely: float32[..., 2] to float32[...]."""
+    return jnp.logaddexp(drift[..., 0], drift[..., 1])
+
+
+def absorb(
+    perceiver: Perceiver, state: UserState, item: jax.Array, threshold: jax.Array
+) -> tuple[UserState, Reading]:
+    """Takes in the next item of every user.
+
+    Where a drift shows, the state starts anew with the window's items; what was known before it
+    stays as a prior: the weights if it was the interest that moved, the tastes if it was the
+    weights, both by their probability.
+
+    Args:
+      perceiver: of the crowd.
+      state: of B users.
+      item: int32[B], 0 leaves the user's state as it is.
+      threshold: float32[] or float32[B], of `drift_score`; inf never fires.
+
+    Returns:
+      The new states, and what they say.
+    """
+    latents, window = perceiver.latents, state.recent.shape[-1]
+    new = item > 0
+    ring = jnp.concatenate([state.recent[..., 1:], item[..., None]], axis=-1)
+    ring = jnp.where(new[..., None], ring, state.recent)
+    added = Memory(perceiver.readings[item], perceiver.mask[item].astype(jnp.float32))
+    memory: Memory = jax.tree.map(jnp.add, state.memory, added)  # row 0 of both tables is zero
+    seen = state.seen + new
+
+    items = Memory(perceiver.readings[ring], perceiver.mask[ring].astype(jnp.float32))
+    recent = _total(items)
+    before: Memory = jax.tree.map(jnp.subtract, memory, recent)
+    drift, old, young = drift_evidence(latents, state.prior, before, recent)
+    judged = seen >= 2 * window
+    drift = jnp.where(judged[..., None], drift, -jnp.inf)
+    fired = new & judged & (drift_score(drift) > threshold)
+
+    # The window has items from before the drift too: it begins where the gain of the rest is most.
+    crowd = first_prior(latents)
+    gains = item_gains(latents, (state.prior, old), (crowd, young), items)
+    after = jnp.cumsum(gains[..., ::-1], axis=-1)[..., ::-1]
+    begin = jnp.argmax(after, axis=-1, keepdims=True)
+    since = jnp.arange(window) >= begin
+    kept = _total(_masked(items, since))
+    old += plain_evidence(latents, _total(_masked(items, ~since)))
+    moved = jax.nn.sigmoid(jnp.where(judged, drift[..., 1] - drift[..., 0], 0.0))
+    prior = _where(fired, updated_prior(state.prior, old, crowd, moved), state.prior)
+    memory, recent = _where(fired, kept, memory), _where(fired, kept, recent)
+    ring = jnp.where(fired[..., None] & ~since, 0, ring)
+    seen = jnp.where(fired, window - begin[..., 0], seen)
+    known, short = _preference(perceiver, prior, memory), _preference(perceiver, crowd, recent)
+    state = UserState(prior, memory, ring, seen)
+    return state, Reading(known.alpha, short.alpha, known.interest, drift, fired)
+
+
+def _total(items: Memory) -> Memory:
+    """The memory of a window: axis W summed."""
+    return Memory(jnp.sum(items.sums, axis=-3), jnp.sum(items.count, axis=-2))
+
+
+def _masked(items: Memory, mask: jax.Array) -> Memory:
+    """Some items of a window: mask bool[..., W]."""
+    return Memory(items.sums * mask[..., None, None], items.count * mask[..., None])
+
+
+def _where(condition: jax.Array, chosen: object, other: object) -> object:
+    """Per user: one tree or the other."""
+
+    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
+        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(pick, chosen, other)
