@@ -11,12 +11,16 @@ and its length alone, and the posterior of alpha, on an even grid of the simplex
 is a few small tables away. Modalities are normalised one by one; what a weight on one of them does
 to the readings of another (their covariance over items) is taken off the sums in a step of mean
 field. Design part 3.2 has coherence instead; BUILD_NOTES.md says why this replaced it.
+
+Functions are of one user; `over_users` makes them functions of many.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,8 +81,8 @@ class Prior:
     """What is believed of a user before the items in its memory.
 
     Attributes:
-      log_weights: float32[..., G], of alpha.
-      log_tastes: float32[..., M, K].
+      log_weights: float32[G], of alpha.
+      log_tastes: float32[M, K].
     """
 
     log_weights: jax.Array
@@ -90,10 +94,10 @@ class Preference:
     """What a history says about its user.
 
     Attributes:
-      alpha: float32[..., M], posterior mean of the weights.
-      query: float32[..., M, D], posterior mean of kappa alpha_m v[m, k_m]: how an item's score
+      alpha: float32[M], posterior mean of the weights.
+      query: float32[M, D], posterior mean of kappa alpha_m v[m, k_m]: how an item's score
         grows with its e.
-      interest: float32[..., D], sum of the directions of `query`, weighted by alpha.
+      interest: float32[D], sum of the directions of `query`, weighted by alpha.
     """
 
     alpha: jax.Array
@@ -152,36 +156,58 @@ def read_items(latents: Latents, e: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.einsum("...md,mkd->...mk", centred, latents.taste)
 
 
+def over_users(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one user as one of many, on the first axis of its arguments and results.
+
+    Inside they lie on the last axis, where one instruction serves several of them.
+    """
+
+    def first_to_last(a: jax.Array) -> jax.Array:
+        return jnp.moveaxis(a, 0, -1)
+
+    def last_to_first(a: jax.Array) -> jax.Array:
+        return jnp.moveaxis(a, -1, 0)
+
+    many = jax.vmap(function, in_axes=-1, out_axes=-1)
+    return lambda *args: jax.tree.map(last_to_first, many(*jax.tree.map(first_to_last, args)))
+
+
 def first_prior(latents: Latents) -> Prior:
     """What is believed of a user of whom nothing is known: the crowd."""
     return Prior(latents.log_weights, latents.log_tastes)
 
 
 def _join(of_levels: jax.Array) -> jax.Array:
-    """Sum over modalities at every point of the grid: float[..., S, M] to float[..., G]."""
+    """Sum over modalities at every point of the grid: float[S, M] to float[G]."""
     level = simplex(of_levels.shape[-1])[1]
-    return sum(of_levels[..., m][..., of] for m, of in enumerate(level.T))
+    return sum(of_levels[of, m] for m, of in enumerate(level.T))
 
 
 def _believed(prior: Prior, log_p: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """What an evidence float[..., S, M, K] leaves of a prior.
+    """What an evidence float[S, M, K] leaves of a prior.
 
     Returns:
-      Log-probability of the grid float[..., G]; probabilities of levels float[..., S, M]; and of
-      tastes given the level float[..., S, M, K].
+      Log-probability of the grid float[G]; probabilities of levels float[S, M]; and of tastes given
+      the level float[S, M, K].
     """
-    _, level, levels = simplex(log_p.shape[-2])
-    joined = log_p + prior.log_tastes[..., None, :, :]
+    _, level, levels = simplex(log_p.shape[1])
+    joined = log_p + prior.log_tastes
     by_level = jax.nn.logsumexp(joined, axis=-1)
-    weights = jax.nn.log_softmax(_join(by_level) + prior.log_weights, axis=-1)
+    weights = jax.nn.log_softmax(_join(by_level) + prior.log_weights)
     at = jnp.asarray(level[:, None] == np.arange(levels)[:, None], jnp.float32)  # [G, S, M]
-    of_level = jnp.einsum("...g,gsm->...sm", jnp.exp(weights), at)
+    of_level = jnp.tensordot(jnp.exp(weights), at, 1)
     return weights, of_level, jnp.exp(joined - by_level[..., None])
 
 
 def _expected(latents: Latents, of_level: jax.Array, tastes: jax.Array) -> jax.Array:
-    """E[strength, taste is k], float[..., M, K], of the probabilities that `_believed` gives."""
-    return jnp.einsum("...sm,...smk->...mk", of_level * latents.strength[:, None], tastes)
+    """E[strength, taste is k], float[M, K], of the probabilities that `_believed` gives."""
+    return jnp.sum((of_level * latents.strength[:, None])[..., None] * tastes, axis=0)
+
+
+def plain_evidence(latents: Latents, memory: Memory) -> jax.Array:
+    """`evidence` as if the modalities had nothing to do with each other: additive over items."""
+    n = memory.count[None, :, None]
+    return latents.strength[:, None, None] * memory.sums - n * latents.log_z
 
 
 def evidence(latents: Latents, prior: Prior, memory: Memory) -> tuple[jax.Array, jax.Array]:
@@ -189,42 +215,33 @@ def evidence(latents: Latents, prior: Prior, memory: Memory) -> tuple[jax.Array,
 
     Args:
       latents: of the crowd.
-      prior: of the users.
-      memory: sums over their items.
+      prior: of the user.
+      memory: sums over the user's items.
 
     Returns:
-      float32[..., S, M, K], of each strength and taste, and float32[...], a constant to be added to
-      its sum over modalities.
+      float32[S, M, K], of each strength and taste, and float32[], a constant to be added to its sum
+      over modalities.
     """
-
     _, of_level, tastes = _believed(prior, plain_evidence(latents, memory))
     expected = _expected(latents, of_level, tastes)
-    leak = jnp.einsum("mklj,...lj->...mk", latents.cross, expected) * memory.count[..., None]
+    leak = jnp.tensordot(latents.cross, expected, 2) * memory.count[:, None]
     log_p = plain_evidence(latents, Memory(memory.sums - leak, memory.count))
-    return log_p, 0.5 * jnp.sum(expected * leak, axis=(-2, -1))
+    return log_p, 0.5 * jnp.sum(expected * leak)
 
 
-def plain_evidence(latents: Latents, memory: Memory) -> jax.Array:
-    """`evidence` as if the modalities had nothing to do with each other: additive over items."""
-    n = memory.count[..., None, :, None]
-    return latents.strength[:, None, None] * memory.sums[..., None, :, :] - n * latents.log_z
-
-
-def log_likelihood(
-    latents: Latents, prior: Prior, log_p: jax.Array, constant: jax.Array
-) -> jax.Array:
-    """float[...], `evidence` summed over weights and tastes."""
-    by_level = jax.nn.logsumexp(log_p + prior.log_tastes[..., None, :, :], axis=-1)
-    return jax.nn.logsumexp(_join(by_level) + prior.log_weights, axis=-1) + constant
+def log_likelihood(prior: Prior, log_p: jax.Array, constant: jax.Array) -> jax.Array:
+    """float[], `evidence` summed over weights and tastes."""
+    by_level = jax.nn.logsumexp(log_p + prior.log_tastes, axis=-1)
+    return jax.nn.logsumexp(_join(by_level) + prior.log_weights) + constant
 
 
 def posterior(latents: Latents, prior: Prior, log_p: jax.Array) -> Preference:
-    """Weights and interest that an evidence float32[..., S, M, K] implies."""
+    """Weights and interest that an evidence float32[S, M, K] implies."""
     weights, of_level, tastes = _believed(prior, log_p)
-    alpha = jnp.exp(weights) @ jnp.asarray(simplex(log_p.shape[-2])[0])
+    alpha = jnp.exp(weights) @ jnp.asarray(simplex(log_p.shape[1])[0])
     expected = _expected(latents, of_level, tastes)
-    query = jnp.einsum("...mk,mkd->...md", expected, latents.taste)
-    return Preference(alpha, query, jnp.sum(alpha[..., None] * unit(query, 1e-4), axis=-2))
+    query = jnp.einsum("mk,mkd->md", expected, latents.taste)
+    return Preference(alpha, query, alpha @ unit(query, 1e-4))
 
 
 def updated_prior(prior: Prior, log_p: jax.Array, crowd: Prior, moved: jax.Array) -> Prior:
@@ -234,18 +251,16 @@ def updated_prior(prior: Prior, log_p: jax.Array, crowd: Prior, moved: jax.Array
 
     Args:
       prior: before the items of `log_p`.
-      log_p: float32[..., S, M, K], evidence of the items before the drift.
+      log_p: float32[S, M, K], evidence of the items before the drift.
       crowd: what is believed of a user of whom nothing is known.
-      moved: float32[...], probability that the interest has drifted, and not the weights.
+      moved: float32[], probability that the interest has drifted, and not the weights.
     """
     weights, of_level, given = _believed(prior, log_p)
-    tastes = jnp.einsum("...sm,...smk->...mk", of_level, given)
-    stays, goes = jnp.log(moved + 1e-6)[..., None], jnp.log1p(1e-6 - moved)[..., None]
+    tastes = jnp.sum(of_level[..., None] * given, axis=0)
+    stays, goes = jnp.log(moved + 1e-6), jnp.log1p(1e-6 - moved)
     return Prior(
         jnp.logaddexp(stays + weights, goes + crowd.log_weights),
-        jnp.logaddexp(
-            goes[..., None] + jnp.log(tastes + 1e-9), stays[..., None] + crowd.log_tastes
-        ),
+        jnp.logaddexp(goes + jnp.log(tastes + 1e-9), stays + crowd.log_tastes),
     )
 
 
@@ -256,34 +271,34 @@ def drift_evidence(
 
     Args:
       latents: of the crowd.
-      prior: of the users.
+      prior: of the user.
       before: of the items before the short-term window.
       recent: of the window.
 
     Returns:
-      float32[..., 2], log Bayes factors of new weights under the same tastes, and of new tastes
-      under the same weights, against neither; and the evidence of `before` and of `recent`.
+      float32[2], log Bayes factors of new weights under the same tastes, and of new tastes under
+      the same weights, against neither; and the evidence of `before` and of `recent`.
     """
     crowd = first_prior(latents)
     whole = jax.tree.map(jnp.add, before, recent)
     old, old_constant = evidence(latents, prior, before)
     new, new_constant = evidence(latents, crowd, recent)
-    same = log_likelihood(latents, prior, *evidence(latents, prior, whole))
+    same = log_likelihood(prior, *evidence(latents, prior, whole))
     apart = old_constant + new_constant
-    joined = old + prior.log_tastes[..., None, :, :]
+    joined = old + prior.log_tastes
     old_top = jnp.max(joined, axis=-1, keepdims=True)
     new_top = jnp.max(new, axis=-1, keepdims=True)
-    # Same tastes in both parts: a product of matrices over k, [..., M, S, S].
-    both = jnp.einsum("...smk,...tmk->...stm", jnp.exp(joined - old_top), jnp.exp(new - new_top))
-    pair = jnp.log(both + 1e-30) + old_top[..., :, None, :, 0] + new_top[..., None, :, :, 0]
-    level = simplex(new.shape[-2])[1]
-    pairs = sum(pair[..., m][..., of, :][..., of] for m, of in enumerate(level.T))
-    pairs += prior.log_weights[..., :, None] + crowd.log_weights
-    new_weights = jax.nn.logsumexp(pairs, axis=(-2, -1)) + apart
+    # Same tastes in both parts: [S, S, M], summed over K.
+    both = jnp.sum(jnp.exp(joined - old_top)[:, None] * jnp.exp(new - new_top), axis=-1)
+    pair = jnp.log(both + 1e-30) + old_top[:, None, :, 0] + new_top[:, :, 0]
+    level = simplex(new.shape[1])[1]
+    pairs = sum(pair[of[:, None], of, m] for m, of in enumerate(level.T))
+    pairs += prior.log_weights[:, None] + crowd.log_weights
+    new_weights = jax.nn.logsumexp(pairs) + apart
     by_level = jax.nn.logsumexp(joined, axis=-1)
-    by_level += jax.nn.logsumexp(new + crowd.log_tastes[..., None, :, :], axis=-1)
-    new_tastes = jax.nn.logsumexp(_join(by_level) + prior.log_weights, axis=-1) + apart
-    return jnp.stack([new_weights - same, new_tastes - same], axis=-1), old, new
+    by_level += jax.nn.logsumexp(new + crowd.log_tastes, axis=-1)
+    new_tastes = jax.nn.logsumexp(_join(by_level) + prior.log_weights) + apart
+    return jnp.stack([new_weights - same, new_tastes - same]), old, new
 
 
 def item_gains(
@@ -293,19 +308,19 @@ def item_gains(
 
     Args:
       latents: of the crowd.
-      old: prior and evidence float32[..., S, M, K].
+      old: prior and evidence float32[S, M, K].
       new: the same.
-      items: memories of single items, axes [..., W].
+      items: memories of single items, axes [W, ...].
 
     Returns:
-      float32[..., W], differences of log-likelihood, both posteriors at their means.
+      float32[W], differences of log-likelihood, both posteriors at their means.
     """
 
     def mean(prior: Prior, log_p: jax.Array) -> tuple[jax.Array, jax.Array]:
         _, of_level, tastes = _believed(prior, log_p)
-        log_z = jnp.einsum("...sm,...smk,smk->...m", of_level, tastes, latents.log_z)
+        log_z = jnp.sum(of_level * jnp.sum(tastes * latents.log_z, axis=-1), axis=0)
         return _expected(latents, of_level, tastes), log_z
 
     (slope, log_z), (new_slope, new_log_z) = mean(*old), mean(*new)
-    gain = jnp.einsum("...wmk,...mk->...w", items.sums, new_slope - slope)
-    return gain - jnp.einsum("...wm,...m->...w", items.count, new_log_z - log_z)
+    gain = jnp.sum(items.sums * (new_slope - slope), axis=(1, 2))
+    return gain - jnp.sum(items.count * (new_log_z - log_z), axis=1)

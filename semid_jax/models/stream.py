@@ -1,10 +1,13 @@
 """A user's state, brought up to date by one interaction at a time, and the drifts it notices.
 
 The same step reads whole histories (a scan) and serves streams (one call per batch of users). It
-costs the same at any length of the history. Design part 3.7.
+costs the same at any length of the history. It is written for one user; many lie on the last axis
+of every array (`absorb_all`). Design part 3.7.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +28,9 @@ from semid_jax.models.perceiver import (
 )
 
 
+T = TypeVar("T")
+
+
 @struct.dataclass
 class Perceiver:
     """What it takes to read a history.
@@ -42,13 +48,13 @@ class Perceiver:
 
 @struct.dataclass
 class UserState:
-    """All that is kept of a user, leading axes [...].
+    """All that is kept of a user.
 
     Attributes:
       prior: what is believed from before the last drift.
       memory: sums since the last drift, the window's items included.
-      recent: int32[..., W], the last items since then, oldest first, 0 = none.
-      seen: int32[...], interactions in `memory`.
+      recent: int32[W], the last items since then, oldest first, 0 = none.
+      seen: int32[], interactions in `memory`.
     """
 
     prior: Prior
@@ -62,12 +68,12 @@ class Reading:
     """What a state says.
 
     Attributes:
-      alpha: float32[..., M], weights by all that is known.
-      alpha_short: float32[..., M], by the last W items alone.
-      interest: float32[..., D], by all that is known.
-      drift: float32[..., 2], log Bayes factors of new weights and of new tastes within the last W
+      alpha: float32[M], weights by all that is known.
+      alpha_short: float32[M], by the last W items alone.
+      interest: float32[D], by all that is known.
+      drift: float32[2], log Bayes factors of new weights and of new tastes within the last W
         items; -inf where too few items lie before them.
-      fired: bool[...], a drift was noticed with the last item.
+      fired: bool[], a drift was noticed with the last item.
     """
 
     alpha: jax.Array
@@ -78,24 +84,23 @@ class Reading:
 
 
 def first_state(perceiver: Perceiver, users: int, window: int) -> tuple[UserState, Reading]:
-    """The states of users of whom nothing is known.
+    """The states of users of whom nothing is known, on the last axis.
 
     Args:
       perceiver: of the crowd.
       users: B.
       window: W.
     """
-    crowd = jax.tree.map(
-        lambda a: jnp.broadcast_to(a, (users, *a.shape)), first_prior(perceiver.latents)
-    )
-    shape = users, *perceiver.latents.log_tastes.shape
-    memory = Memory(jnp.zeros(shape), jnp.zeros(shape[:-1]))
-    seen = jnp.zeros(users, jnp.int32)
-    state = UserState(crowd, memory, jnp.zeros((users, window), jnp.int32), seen)
+    crowd = first_prior(perceiver.latents)
+    shape = perceiver.latents.log_tastes.shape
+    memory = Memory(jnp.zeros(shape), jnp.zeros(shape[:1]))
+    state = UserState(crowd, memory, jnp.zeros(window, jnp.int32), jnp.int32(0))
     nothing = _preference(perceiver, crowd, memory)
-    drift = jnp.full((users, 2), -jnp.inf)
-    fired = jnp.zeros(users, bool)
-    return state, Reading(nothing.alpha, nothing.alpha, nothing.interest, drift, fired)
+    drift, fired = jnp.full(2, -jnp.inf), jnp.zeros((), bool)
+    reading = Reading(nothing.alpha, nothing.alpha, nothing.interest, drift, fired)
+    return jax.tree.map(
+        lambda a: jnp.broadcast_to(a[..., None], (*a.shape, users)), (state, reading)
+    )
 
 
 def _preference(perceiver: Perceiver, prior: Prior, memory: Memory) -> Preference:
@@ -104,14 +109,14 @@ def _preference(perceiver: Perceiver, prior: Prior, memory: Memory) -> Preferenc
 
 
 def drift_score(drift: jax.Array) -> jax.Array:
-    """Log Bayes factor of either kind of drift, both as likely: float32[..., 2] to float32[...]."""
-    return jnp.logaddexp(drift[..., 0], drift[..., 1])
+    """Log Bayes factor of either kind of drift, both as likely: float32[2, ...] to float32[...]."""
+    return jnp.logaddexp(drift[0], drift[1])
 
 
 def absorb(
     perceiver: Perceiver, state: UserState, item: jax.Array, threshold: jax.Array
 ) -> tuple[UserState, Reading]:
-    """Takes in the next item of every user.
+    """Takes in a user's next item.
 
     Where a drift shows, the state starts anew with the window's items; what was known before it
     stays as a prior: the weights if it was the interest that moved, the tastes if it was the
@@ -119,17 +124,16 @@ def absorb(
 
     Args:
       perceiver: of the crowd.
-      state: of B users.
-      item: int32[B], 0 leaves the user's state as it is.
-      threshold: float32[] or float32[B], of `drift_score`; inf never fires.
+      state: of the user.
+      item: int32[], 0 leaves the state as it is.
+      threshold: float32[], of `drift_score`; inf never fires.
 
     Returns:
-      The new states, and what they say.
+      The new state, and what it says.
     """
-    latents, window = perceiver.latents, state.recent.shape[-1]
+    latents, window = perceiver.latents, len(state.recent)
     new = item > 0
-    ring = jnp.concatenate([state.recent[..., 1:], item[..., None]], axis=-1)
-    ring = jnp.where(new[..., None], ring, state.recent)
+    ring = jnp.where(new, jnp.append(state.recent[1:], item), state.recent)
     added = Memory(perceiver.readings[item], perceiver.mask[item].astype(jnp.float32))
     memory: Memory = jax.tree.map(jnp.add, state.memory, added)  # row 0 of both tables is zero
     seen = state.seen + new
@@ -139,41 +143,39 @@ def absorb(
     before: Memory = jax.tree.map(jnp.subtract, memory, recent)
     drift, old, young = drift_evidence(latents, state.prior, before, recent)
     judged = seen >= 2 * window
-    drift = jnp.where(judged[..., None], drift, -jnp.inf)
+    drift = jnp.where(judged, drift, -jnp.inf)
     fired = new & judged & (drift_score(drift) > threshold)
 
     # The window has items from before the drift too: it begins where the gain of the rest is most.
     crowd = first_prior(latents)
     gains = item_gains(latents, (state.prior, old), (crowd, young), items)
-    after = jnp.cumsum(gains[..., ::-1], axis=-1)[..., ::-1]
-    begin = jnp.argmax(after, axis=-1, keepdims=True)
+    begin = jnp.argmax(jnp.cumsum(gains[::-1])[::-1])
     since = jnp.arange(window) >= begin
     kept = _total(_masked(items, since))
     old += plain_evidence(latents, _total(_masked(items, ~since)))
-    moved = jax.nn.sigmoid(jnp.where(judged, drift[..., 1] - drift[..., 0], 0.0))
+    moved = jax.nn.sigmoid(jnp.where(judged, drift[1] - drift[0], 0.0))
     prior = _where(fired, updated_prior(state.prior, old, crowd, moved), state.prior)
     memory, recent = _where(fired, kept, memory), _where(fired, kept, recent)
-    ring = jnp.where(fired[..., None] & ~since, 0, ring)
-    seen = jnp.where(fired, window - begin[..., 0], seen)
+    ring = jnp.where(fired & ~since, 0, ring)
+    seen = jnp.where(fired, window - begin, seen)
     known, short = _preference(perceiver, prior, memory), _preference(perceiver, crowd, recent)
     state = UserState(prior, memory, ring, seen)
     return state, Reading(known.alpha, short.alpha, known.interest, drift, fired)
 
 
+absorb_all = jax.vmap(absorb, in_axes=(None, -1, -1, None), out_axes=-1)
+
+
 def _total(items: Memory) -> Memory:
     """The memory of a window: axis W summed."""
-    return Memory(jnp.sum(items.sums, axis=-3), jnp.sum(items.count, axis=-2))
+    return Memory(jnp.sum(items.sums, axis=0), jnp.sum(items.count, axis=0))
 
 
 def _masked(items: Memory, mask: jax.Array) -> Memory:
-    """Some items of a window: mask bool[..., W]."""
-    return Memory(items.sums * mask[..., None, None], items.count * mask[..., None])
+    """Some items of a window: mask bool[W]."""
+    return Memory(items.sums * mask[:, None, None], items.count * mask[:, None])
 
 
-def _where(condition: jax.Array, chosen: object, other: object) -> object:
-    """Per user: one tree or the other."""
-
-    def pick(a: jax.Array, b: jax.Array) -> jax.Array:
-        return jnp.where(condition.reshape(condition.shape + (1,) * (a.ndim - 1)), a, b)
-
-    return jax.tree.map(pick, chosen, other)
+def _where(condition: jax.Array, chosen: T, other: T) -> T:
+    """One tree or the other."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, other)

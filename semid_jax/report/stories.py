@@ -33,7 +33,7 @@ def tell_users(
     order = np.lexsort((side.users, -lengths, ~evaluation.fired))[:count]
     interactions, titles = raw.interactions, raw.catalogue.titles
     readings = tokenizer.readings
-    drift = np.asarray(drift_score(readings.drift))
+    drift = np.asarray(drift_score(readings.drift.T))
     drift = np.where(np.isfinite(drift), drift, np.nan)  # not judged
     stories = []
     for row in order:  # a handful of users

@@ -6,23 +6,31 @@ Everything here is causal: entry t of a history is computed from entries before 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, split_end
 from semid_jax.models.fusion import Archetypes, assign_archetype
 from semid_jax.models.memory import Memory
-from semid_jax.models.perceiver import evidence, first_prior, posterior
+from semid_jax.models.perceiver import evidence, first_prior, over_users, posterior
 from semid_jax.models.pmat import PmatConfig
-from semid_jax.models.stream import Perceiver, Reading, absorb, drift_score, first_state
+from semid_jax.models.stream import (
+    Perceiver,
+    Reading,
+    UserState,
+    absorb_all,
+    drift_score,
+    first_state,
+)
 from semid_jax.train.tokenizer import Frozen
 from semid_jax.types import Interactions
 
-POSITIONS = 32768  # positions of a batch: bounds memory at any history length
+ROWS, BLOCK = 512, 32  # users and positions of a batch: one shape, and bounded memory
 USERS = 1024  # of a batch, where histories are summed at once
 NULL_USERS = 1024  # whose histories are shuffled to see how large drift gets by chance
 
@@ -37,7 +45,7 @@ class Readings:
       drift: float32[nnz, 2], log Bayes factors of new weights and of new tastes, see
         `models.stream`; -inf where it was not judged.
       fired: bool[nnz], the item before this interaction showed a drift.
-      archetype: int32[nnz], 0 if no archetypes were given.
+      archetype: int32[nnz].
     """
 
     alpha: np.ndarray
@@ -47,37 +55,36 @@ class Readings:
     archetype: np.ndarray
 
 
-@functools.partial(jax.jit, static_argnames=("window",))
-def read_windows(
+@jax.jit
+def read_block(
     perceiver: Perceiver,
-    archetypes: Archetypes | None,
+    archetypes: Archetypes,
+    carried: tuple[UserState, Reading],
     history: jax.Array,
     threshold: jax.Array,
-    window: int,
-) -> tuple[Reading, jax.Array]:
-    """Readings before each position of whole histories.
+) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
+    """Readings before each position of a part of some histories.
 
     Args:
       perceiver: of the crowd.
-      archetypes: prototypes, or None.
-      history: int32[B, T], from each user's first interaction on, right-padded.
+      archetypes: prototypes.
+      carried: states before the part, and what they say.
+      history: int32[B, T], right-padded.
       threshold: float32[], of drift.
-      window: W.
 
     Returns:
-      Reading with axes [B, T], and archetypes int32[B, T].
+      What to carry on; Reading with axes [T, ..., B], and archetypes int32[T, B].
     """
 
-    def step(carry: tuple, item: jax.Array) -> tuple[tuple, tuple[Reading, jax.Array]]:
+    def step(
+        carry: tuple[UserState, Reading], item: jax.Array
+    ) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
         state, reading = carry
-        archetype = jnp.zeros(item.shape, jnp.int32)
-        if archetypes is not None:
-            archetype = assign_archetype(reading.alpha, reading.interest, archetypes)
-        return absorb(perceiver, state, item, threshold), (reading, archetype)
+        archetype = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
+        shown = reading.replace(interest=jnp.zeros(()))  # large, and nobody asks for it
+        return absorb_all(perceiver, state, item, threshold), (shown, archetype)
 
-    first = first_state(perceiver, len(history), window)
-    _, found = jax.lax.scan(step, first, history.T)
-    return jax.tree.map(lambda a: jnp.swapaxes(a, 0, 1), found)
+    return jax.lax.scan(step, carried, history.T)
 
 
 def make_perceiver(frozen: Frozen) -> Perceiver:
@@ -87,7 +94,7 @@ def make_perceiver(frozen: Frozen) -> Perceiver:
 
 def read_all(
     perceiver: Perceiver,
-    archetypes: Archetypes | None,
+    archetypes: Archetypes,
     interactions: Interactions,
     threshold: float,
     window: int,
@@ -96,7 +103,7 @@ def read_all(
 
     Args:
       perceiver: of the crowd.
-      archetypes: prototypes, or None before they are fitted.
+      archetypes: prototypes.
       interactions: histories.
       threshold: of drift; inf where none is to be acted upon.
       window: W.
@@ -110,28 +117,37 @@ def read_all(
         fired=np.zeros(nnz, bool),
         archetype=np.zeros(nnz, np.int32),
     )
-    order = np.argsort(lengths, kind="stable")
-    widths = 2 ** np.ceil(np.log2(np.maximum(lengths[order], 16))).astype(np.int64)
-    for width in np.unique(widths):  # a handful of shapes
-        users_of_width = order[widths == width]
-        rows = max(POSITIONS // int(width), 1)
-        for at in range(0, len(users_of_width), rows):
-            users = users_of_width[at : at + rows]
-            padded = np.resize(users, rows)
-            start = interactions.offsets[padded]
+    order = np.argsort(-lengths, kind="stable")
+    first = first_state(perceiver, ROWS, window)
+    bar = tqdm(total=nnz, desc="read", unit="item", mininterval=2.0, leave=False, file=sys.stderr)
+    for at in range(0, len(order), ROWS):
+        users = order[at : at + ROWS]
+        carried = first
+        for begin in range(0, int(lengths[users[0]]), BLOCK):  # one shape for all
+            start = interactions.offsets[users] + begin
+            stop = np.minimum(start + BLOCK, interactions.offsets[users + 1])
             history, _ = gather_windows(
-                interactions.items, start, start + lengths[padded], int(width)
+                interactions.items, start, np.maximum(start, stop), BLOCK
             )
-            reading, archetype = read_windows(
-                perceiver, archetypes, history, jnp.float32(threshold), window
+            carried, (reading, archetype) = read_block(
+                perceiver, archetypes, carried, _pad(history), jnp.float32(threshold)
             )
-            n = len(users)
-            valid = history[:n] > 0
-            flat = (start[:n, None] + np.arange(width))[valid]
-            for name in ("alpha", "alpha_short", "drift", "fired"):
-                getattr(out, name)[flat] = np.asarray(getattr(reading, name))[:n][valid]
-            out.archetype[flat] = np.asarray(archetype)[:n][valid]
+            valid = history > 0
+            flat = (start[:, None] + np.arange(BLOCK))[valid]
+            found = {"archetype": archetype} | {
+                name: getattr(reading, name) for name in ("alpha", "alpha_short", "drift", "fired")
+            }
+            for name, value in found.items():
+                rows = np.moveaxis(np.asarray(value), -1, 0)[: len(users)]
+                getattr(out, name)[flat] = rows[valid]
+            bar.update(int(valid.sum()))
+    bar.close()
     return out
+
+
+def _pad(history: np.ndarray) -> np.ndarray:
+    """int32[ROWS, T], users without items below."""
+    return np.pad(history, ((0, ROWS - len(history)), (0, 0)))
 
 
 def read_ends(
@@ -150,6 +166,7 @@ def read_ends(
     latents = perceiver.latents
 
     @jax.jit
+    @over_users
     def prefer(memory: Memory) -> tuple[jax.Array, jax.Array]:
         prior = first_prior(latents)
         found = posterior(latents, prior, evidence(latents, prior, memory)[0])
@@ -174,7 +191,11 @@ def read_ends(
 
 
 def fit_threshold(
-    perceiver: Perceiver, interactions: Interactions, config: PmatConfig, seed: int
+    perceiver: Perceiver,
+    archetypes: Archetypes,
+    interactions: Interactions,
+    config: PmatConfig,
+    seed: int,
 ) -> float:
     """How large drift gets by chance, in train parts in shuffled order (design 3.7).
 
@@ -183,6 +204,7 @@ def fit_threshold(
 
     Args:
       perceiver: of the crowd.
+      archetypes: prototypes.
       interactions: histories; only their train parts are used.
       config: window and quantile.
       seed: of the shuffle, and of the users where there are more than NULL_USERS.
@@ -207,8 +229,8 @@ def fit_threshold(
         histories = Interactions(
             interactions.user_ids[long], items[order], offsets, None, interactions.n_items
         )
-        drift = read_all(perceiver, None, histories, np.inf, config.window).drift
-        score = np.asarray(drift_score(jnp.asarray(drift)))
+        drift = read_all(perceiver, archetypes, histories, np.inf, config.window).drift
+        score = np.asarray(drift_score(drift.T))
         return np.maximum.reduceat(score, offsets[:-1])
 
     own = largest(np.arange(len(items)))

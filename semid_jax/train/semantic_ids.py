@@ -144,7 +144,7 @@ def make_tokenizer(
     archetypes = fit_archetypes(module, frozen, alpha, interest, config.archetypes, seed)
     points = view_items(frozen, archetypes)
     book, coarse, fine = fit(points, train_items(interactions), quantize)
-    threshold = fit_threshold(perceiver, interactions, config, seed)
+    threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
     return Tokenizer(
         module,
         frozen,

@@ -22,6 +22,7 @@ from semid_jax.models.perceiver import (
     evidence,
     first_prior,
     log_likelihood,
+    over_users,
     posterior,
     read_items,
 )
@@ -117,7 +118,7 @@ def tokenizer_loss(
 
     # Whole windows: how likely a user's items are, all weights and tastes being possible.
     whole: Memory = jax.tree.map(lambda a: jnp.sum(a, axis=1), added)
-    likely = log_likelihood(latents, prior, *evidence(latents, prior, whole))
+    likely = over_users(lambda m: log_likelihood(prior, *evidence(latents, prior, m)))(whole)
     shown_at_all = jnp.sum(history > 0)
     by_chance = jnp.sum(jnp.where(history > 0, log_base(inputs.log_popularity[history]), 0.0))
     by_chance -= shown_at_all * jax.nn.logsumexp(log_base(log_popularity) - log_count)
@@ -132,7 +133,8 @@ def tokenizer_loss(
 
     def prefer(m: Memory, rows: jax.Array) -> Preference:
         m = jax.tree.map(lambda a: a[row, position].reshape(B * P, *a.shape[2:])[rows], m)
-        return posterior(latents, prior, evidence(latents, prior, m)[0])
+        of_one = lambda m: posterior(latents, prior, evidence(latents, prior, m)[0])  # noqa: E731
+        return over_users(of_one)(m)
 
     preference = prefer(long, jnp.arange(B * P))
     target = history[row, position].reshape(-1)
