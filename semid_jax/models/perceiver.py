@@ -4,9 +4,9 @@ Each modality has K latent vectors, the tastes its crowd has (the latent array o
 Jaegle et al. 2021). A user with weights alpha over the modalities and one taste k_m in each chooses
 item i with
 
-    p(i) ~ pop_i^gamma exp(kappa sum_m alpha_m r[i, m, k_m]),   r[i, m, k] = <v[m, k], e[i, m] - mean> ,
+    p(i) ~ pop_i^gamma exp(kappa sum_m alpha_m r[i, m, k_m]) ,
 
-the readings r having unit variance over the crowd. So a history enters by the sum of its readings
+r[i, m, k] = <v[m, k], e[i, m] - mean> being the readings, of unit variance over the crowd. So a history enters by the sum of its readings
 and its length alone, and the posterior of alpha, on an even grid of the simplex, and of the tastes
 is a few small tables away. Modalities are normalised one by one; what a weight on one of them does
 to the readings of another (their covariance over items) is taken off the sums in a step of mean
@@ -180,7 +180,7 @@ def first_prior(latents: Latents) -> Prior:
 def _join(of_levels: jax.Array) -> jax.Array:
     """Sum over modalities at every point of the grid: float[S, M] to float[G]."""
     level = simplex(of_levels.shape[-1])[1]
-    return sum(of_levels[of, m] for m, of in enumerate(level.T))
+    return functools.reduce(jnp.add, [of_levels[of, m] for m, of in enumerate(level.T)])
 
 
 def _believed(prior: Prior, log_p: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -292,8 +292,9 @@ def drift_evidence(
     both = jnp.sum(jnp.exp(joined - old_top)[:, None] * jnp.exp(new - new_top), axis=-1)
     pair = jnp.log(both + 1e-30) + old_top[:, None, :, 0] + new_top[:, :, 0]
     level = simplex(new.shape[1])[1]
-    pairs = sum(pair[of[:, None], of, m] for m, of in enumerate(level.T))
-    pairs += prior.log_weights[:, None] + crowd.log_weights
+    pairs = prior.log_weights[:, None] + crowd.log_weights
+    for m, of in enumerate(level.T):
+        pairs += pair[of[:, None], of, m]
     new_weights = jax.nn.logsumexp(pairs) + apart
     by_level = jax.nn.logsumexp(joined, axis=-1)
     by_level += jax.nn.logsumexp(new + crowd.log_tastes, axis=-1)

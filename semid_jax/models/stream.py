@@ -27,7 +27,6 @@ from semid_jax.models.perceiver import (
     updated_prior,
 )
 
-
 T = TypeVar("T")
 
 

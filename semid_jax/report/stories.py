@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.data.source import RawDataset
@@ -33,7 +34,7 @@ def tell_users(
     order = np.lexsort((side.users, -lengths, ~evaluation.fired))[:count]
     interactions, titles = raw.interactions, raw.catalogue.titles
     readings = tokenizer.readings
-    drift = np.asarray(drift_score(readings.drift.T))
+    drift = np.asarray(drift_score(jnp.asarray(readings.drift.T)))
     drift = np.where(np.isfinite(drift), drift, np.nan)  # not judged
     stories = []
     for row in order:  # a handful of users

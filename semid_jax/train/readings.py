@@ -81,7 +81,8 @@ def read_block(
     ) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
         state, reading = carry
         archetype = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
-        shown = reading.replace(interest=jnp.zeros(()))  # large, and nobody asks for it
+        # Interests are large, and nobody asks for them.
+        shown = dataclasses.replace(reading, interest=jnp.zeros(()))
         return absorb_all(perceiver, state, item, threshold), (shown, archetype)
 
     return jax.lax.scan(step, carried, history.T)
@@ -126,9 +127,7 @@ def read_all(
         for begin in range(0, int(lengths[users[0]]), BLOCK):  # one shape for all
             start = interactions.offsets[users] + begin
             stop = np.minimum(start + BLOCK, interactions.offsets[users + 1])
-            history, _ = gather_windows(
-                interactions.items, start, np.maximum(start, stop), BLOCK
-            )
+            history, _ = gather_windows(interactions.items, start, np.maximum(start, stop), BLOCK)
             carried, (reading, archetype) = read_block(
                 perceiver, archetypes, carried, _pad(history), jnp.float32(threshold)
             )
@@ -230,7 +229,7 @@ def fit_threshold(
             interactions.user_ids[long], items[order], offsets, None, interactions.n_items
         )
         drift = read_all(perceiver, archetypes, histories, np.inf, config.window).drift
-        score = np.asarray(drift_score(drift.T))
+        score = np.asarray(drift_score(jnp.asarray(drift.T)))
         return np.maximum.reduceat(score, offsets[:-1])
 
     own = largest(np.arange(len(items)))

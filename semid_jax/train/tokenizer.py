@@ -282,7 +282,7 @@ def start_tastes(
     interactions: Interactions,
     rng: np.random.Generator,
 ) -> Any:
-    """Starts the tastes from those of some users: where their items lie, the crowd's spread taken out.
+    """Starts the tastes from those of some users, by how their items differ from the crowd's.
 
     Args:
       module: PMAT.
