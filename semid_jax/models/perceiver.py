@@ -6,11 +6,12 @@ item i with
 
     p(i) ~ pop_i^gamma exp(kappa sum_m alpha_m r[i, m, k_m]) ,
 
-r[i, m, k] = <v[m, k], e[i, m] - mean> being the readings, of unit variance over the crowd. So a history enters by the sum of its readings
-and its length alone, and the posterior of alpha, on an even grid of the simplex, and of the tastes
-is a few small tables away. Modalities are normalised one by one; what a weight on one of them does
-to the readings of another (their covariance over items) is taken off the sums in a step of mean
-field. Design part 3.2 has coherence instead; BUILD_NOTES.md says why this replaced it.
+r[i, m, k] = <v[m, k], e[i, m] - mean> being the readings, of unit variance over the crowd. So a
+history enters by the sum of its readings and its length alone, and the posterior of alpha, on an
+even grid of the simplex, and of the tastes is a few small tables away. Modalities are normalised
+one by one; what a weight on one of them does to the readings of another (their covariance over
+items) is taken off the sums in a step of mean field. Design part 3.2 has coherence instead;
+BUILD_NOTES.md says why this replaced it.
 
 Functions are of one user; `over_users` makes them functions of many.
 """
