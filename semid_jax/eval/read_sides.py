@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from semid_jax.data.sequences import prefixes, split_end
 from semid_jax.eval.model import ReadSide, make_read_side
-from semid_jax.models.fusion import fuse
-from semid_jax.quantize.update import update_codes
 from semid_jax.train.semantic_ids import Tokenizer
+from semid_jax.train.streaming import drifted_codes, make_streamer
 from semid_jax.types import Interactions
+
+BATCH = 64  # users whose codes are moved at once
+
+_drifted_codes = jax.jit(drifted_codes)
 
 
 def read_side(
@@ -40,7 +43,7 @@ def read_side(
     """
     users = np.arange(interactions.n_users) if users is None else users
     history, _, targets = prefixes(interactions, split, width, users)
-    config, readings = tokenizer.module.config, tokenizer.readings
+    readings = tokenizer.readings
     flat = interactions.offsets[users] + split_end(interactions, split)[users]
     codes = tokenizer.coarse, tokenizer.fine
     side = make_read_side(
@@ -53,33 +56,22 @@ def read_side(
     old = readings.archetype[np.where(fired, drifted - 1, flat)]
     shown = (side.history > 0).sum(axis=1)
     place = (flat - shown)[:, None] + np.arange(side.history.shape[1])
-    column = np.where(place < drifted[:, None], old[:, None], side.archetype[:, None])
-    before = dataclasses.replace(
-        side,
-        coarse=tokenizer.coarse[column, side.history],
-        fine=tokenizer.fine[column, side.history],
-    )
-    if not fired.any() or tokenizer.book.kind != "hierarchical":
-        return side, before, fired
-    coarse, fine = before.coarse.copy(), before.fine.copy()
     rows = np.flatnonzero(fired)
-    for at in range(0, len(rows), 64):
-        some = np.resize(rows[at : at + 64], 64)
-        items = side.history[some]
-        alpha = tokenizer.archetypes.alpha[side.archetype[some]][:, None]
-        gate = tokenizer.archetypes.gate[side.archetype[some]][:, None]
-        z = fuse(tokenizer.frozen.e[items], tokenizer.frozen.mask[items], alpha, gate)
-        new_coarse, new_fine = update_codes(
-            tokenizer.book,
-            z,
-            jnp.asarray(coarse[some]),
-            jnp.asarray(fine[some]),
-            jnp.asarray(items > 0),
-            config.margin,
-            config.budget,
-        )
-        coarse[some], fine[some] = np.asarray(new_coarse), np.asarray(new_fine)
-    return dataclasses.replace(side, coarse=coarse, fine=fine), before, fired
+    streamer = make_streamer(tokenizer)
+    coarse, fine = side.coarse.copy(), side.fine.copy()
+    moved_coarse, moved_fine = coarse.copy(), fine.copy()
+    for at in range(0, len(rows), BATCH):
+        some = np.resize(rows[at : at + BATCH], BATCH)
+        earlier = place[some] < drifted[some, None]
+        history, archetype = side.history[some], side.archetype[some]
+        before, after = _drifted_codes(streamer, history, earlier, old[some], archetype)
+        coarse[some], fine[some] = before
+        moved_coarse[some], moved_fine[some] = after
+    return (
+        dataclasses.replace(side, coarse=moved_coarse, fine=moved_fine),
+        dataclasses.replace(side, coarse=coarse, fine=fine),
+        fired,
+    )
 
 
 def last_drift(interactions: Interactions, fired: np.ndarray) -> np.ndarray:
