@@ -32,7 +32,6 @@ class PmatConfig:
       positions: positions of a history that bear loss in a step.
       candidates: items that the true next item is told from.
       lr: learning rate of Adam, cosine decay.
-      choice: weight of the likelihood of whole histories.
       reconstruction: weight of the reconstruction loss.
       consistency: weight of the contrastive consistency losses.
       balance: weight of the terms that keep alpha from one modality and from uniform.
@@ -51,7 +50,6 @@ class PmatConfig:
     positions: int = 16
     candidates: int = 1024
     lr: float = 2e-3
-    choice: float = 1.0
     reconstruction: float = 0.1
     consistency: float = 0.1
     balance: float = 0.05

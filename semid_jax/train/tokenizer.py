@@ -21,7 +21,6 @@ from semid_jax.models.perceiver import (
     Preference,
     evidence,
     first_prior,
-    log_likelihood,
     over_users,
     posterior,
     read_items,
@@ -113,17 +112,6 @@ def tokenizer_loss(
     added = Memory(read, history_mask.reshape(B, T, -1).astype(jnp.float32))
     long, short = prefixes(added, W)
 
-    def log_base(log_popularity: jax.Array) -> jax.Array:
-        return module.apply(params, log_popularity, method=Pmat.log_base)
-
-    # Whole windows: how likely a user's items are, all weights and tastes being possible.
-    whole: Memory = jax.tree.map(lambda a: jnp.sum(a, axis=1), added)
-    likely = over_users(lambda m: log_likelihood(prior, *evidence(latents, prior, m)))(whole)
-    shown_at_all = jnp.sum(history > 0)
-    by_chance = jnp.sum(jnp.where(history > 0, log_base(inputs.log_popularity[history]), 0.0))
-    by_chance -= shown_at_all * jax.nn.logsumexp(log_base(log_popularity) - log_count)
-    choice = -(jnp.sum(likely) + by_chance) / jnp.maximum(shown_at_all, 1)
-
     length = jnp.sum(history > 0, axis=1, keepdims=True)
     u = jax.random.uniform(position_key, (B, P))
     position = (1 + u * jnp.maximum(length - 1, 1)).astype(jnp.int32)
@@ -178,14 +166,12 @@ def tokenizer_loss(
     balance = balance_loss(preference.alpha, weight)
     parts = {
         "next_item_loss": next_item,
-        "choice_loss": choice,
         "reconstruction_loss": reconstruction,
         "consistency_loss": consistency,
         "balance_loss": balance,
     }
     total = (
         next_item
-        + config.choice * choice
         + config.reconstruction * reconstruction
         + config.consistency * consistency
         + config.balance * balance
