@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from semid_jax import artifacts
 from semid_jax.data.sequences import split_end, train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.read_sides import read_side
@@ -14,7 +15,7 @@ from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.quantize.config import QuantizeConfig
-from semid_jax.train import streaming
+from semid_jax.train import streaming, tokenizer_arrays
 from semid_jax.train.readings import make_perceiver, read_all
 from semid_jax.train.semantic_ids import make_tokenizer
 from semid_jax.types import InputError
@@ -44,7 +45,7 @@ def world():
 def play(tokenizer, interactions, end):
     """The states after each user's first `end` items, and (user, events) of every step."""
     streamer = streaming.make_streamer(tokenizer)
-    state = streaming.begin(streamer, interactions.n_users, T, W)
+    state = streaming.begin(streamer, interactions.n_users, T)
     told = []
     for t in range(int(end.max())):
         at = np.minimum(interactions.offsets[:-1] + t, len(interactions.items) - 1)
@@ -121,7 +122,7 @@ def test_states_are_saved_and_read_back_and_foreign_ones_refused(world, tmp_path
     end = np.minimum(split_end(interactions, "test"), 8)
     streamer, state, _ = play(tokenizer, interactions, end)
     streaming.save(tmp_path / "users", state, "abc")
-    blank = streaming.begin(streamer, 1, T, W)
+    blank = streaming.begin(streamer, 1, T)
     back = streaming.load(tmp_path / "users", blank, "abc")
     jax.tree.map(np.testing.assert_array_equal, back, state)
     items = jnp.full(interactions.n_users, 3, jnp.int32)
@@ -132,3 +133,15 @@ def test_states_are_saved_and_read_back_and_foreign_ones_refused(world, tmp_path
     )
     with pytest.raises(InputError, match="another tokenizer"):
         streaming.load(tmp_path / "users", blank, "xyz")
+
+
+def test_a_tokenizer_is_read_back_from_its_artefact_alone(world, tmp_path):
+    tokenizer, interactions = world
+    config = {"tokenizer": dataclasses.asdict(CONFIG)}
+    artifacts.write(tmp_path / "t", "tokenizer", tokenizer_arrays.to_arrays(tokenizer), {}, config)
+    back = tokenizer_arrays.load(tmp_path / "t")
+    assert back.module == tokenizer.module
+    end = np.minimum(split_end(interactions, "test"), 6)
+    _, state, _ = play(tokenizer, interactions, end)
+    _, again, _ = play(back, interactions, end)
+    jax.tree.map(np.testing.assert_array_equal, state, again)

@@ -127,8 +127,7 @@ def tokenize_stage(
         )
         arrays = tokenizer_arrays.to_arrays(made)
         artifacts.write(directory, "tokenizer", arrays, inputs, settings, since(started))
-    arrays, _ = artifacts.read(directory, "tokenizer")
-    tokenizer = tokenizer_arrays.from_arrays(arrays, features, pmat)
+    tokenizer = tokenizer_arrays.load(directory)
     print(
         f"tokenize: {len(tokenizer.coarse)} archetypes, {tokenizer.book.cells} coarse cells, "
         f"{tokenizer.book.digits} digits of {tokenizer.book.codewords} codewords"

@@ -35,6 +35,7 @@ class Streamer:
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
       threshold: float32[], of drift.
+      window: W.
       margin: hysteresis of an update.
       budget: of an update.
     """
@@ -45,6 +46,7 @@ class Streamer:
     coarse: jax.Array
     fine: jax.Array
     threshold: jax.Array
+    window: int = struct.field(pytree_node=False)
     margin: float = struct.field(pytree_node=False)
     budget: float = struct.field(pytree_node=False)
 
@@ -100,21 +102,21 @@ def make_streamer(tokenizer: Tokenizer) -> Streamer:
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
         jnp.asarray(tokenizer.threshold, jnp.float32),
+        config.window,
         config.margin,
         config.budget,
     )
 
 
-def begin(streamer: Streamer, users: int, width: int, window: int) -> StreamState:
+def begin(streamer: Streamer, users: int, width: int) -> StreamState:
     """States of users of whom nothing is known.
 
     Args:
       streamer: of the run.
       users: B.
       width: T.
-      window: W.
     """
-    user, said = first_state(streamer.perceiver, users, window)
+    user, said = first_state(streamer.perceiver, users, streamer.window)
     archetype = assign_archetype(said.alpha.T, said.interest.T, streamer.views.archetypes)
     history = jnp.zeros((users, width), jnp.int32)
     return StreamState(user, history, archetype, archetype, jnp.full(users, width, jnp.int32))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from semid_jax import artifacts
 from semid_jax.models.fusion import Archetypes
 from semid_jax.models.perceiver import Latents
-from semid_jax.models.pmat import PmatConfig
+from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize import codebook
 from semid_jax.train.readings import Readings
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.train.tokenizer import Frozen, make_module
-from semid_jax.types import ItemFeatures
+from semid_jax.train.tokenizer import Frozen
 
 _READINGS = ("alpha", "alpha_short", "drift", "fired", "archetype")
 _LATENTS = ("taste", "mean", "strength", "log_z", "cross", "log_weights", "log_tastes")
@@ -42,9 +44,17 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     return arrays
 
 
-def from_arrays(
-    arrays: dict[str, np.ndarray], features: ItemFeatures, config: PmatConfig
-) -> Tokenizer:
+def load(directory: Path) -> Tokenizer:
+    """The tokenizer of a run: `directory` is WORKDIR/tokenizer.
+
+    Raises:
+      InputError: no tokenizer's artefact, or a torn one.
+    """
+    arrays, manifest = artifacts.read(directory, "tokenizer")
+    return from_arrays(arrays, PmatConfig(**manifest["config"]["tokenizer"]))
+
+
+def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     """The inverse of `to_arrays`."""
 
     def group(name: str) -> dict[str, np.ndarray]:
@@ -54,11 +64,16 @@ def from_arrays(
     params = traverse_util.unflatten_dict(
         {k: jnp.asarray(v) for k, v in group("pmat").items()}, sep="/"
     )
+    encoders = sorted(name for name in params["params"] if name.startswith("encoder_"))
+    sizes = {
+        name.removeprefix("encoder_"): params["params"][name]["linear"]["kernel"].shape[0]
+        for name in encoders
+    }
     frozen = group("frozen")
     e, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "mask", "readings"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
-        module=make_module(features, config),
+        module=Pmat(tuple(sizes), tuple(sizes.values()), config),
         frozen=Frozen(params, e, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
