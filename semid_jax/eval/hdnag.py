@@ -23,6 +23,7 @@ from semid_jax.eval.model import dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
 from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
 from semid_jax.eval.read_sides import churn, read_side
+from semid_jax.eval.reliability import split_half
 from semid_jax.eval.searching import (
     Queries,
     Search,
@@ -34,9 +35,11 @@ from semid_jax.eval.searching import (
 from semid_jax.eval.users import Users
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
-from semid_jax.train.readings import positions_of
+from semid_jax.train.readings import make_perceiver, positions_of
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import InputError, ItemFeatures
+
+SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
 def make_searches(
@@ -169,6 +172,9 @@ def evaluate(
     )  # fmt: skip
     metrics |= named("index", index_report(index))
     metrics |= named("pmat", preference_metrics(raw, tokenizer))
+    metrics |= named(
+        "pmat", split_half(make_perceiver(tokenizer.frozen), features, interactions, SPLIT_SEED)
+    )
     metrics |= {
         "pmat.updated_users": float(fired.mean()),
         "pmat.churn": churn(side, before, fired),
