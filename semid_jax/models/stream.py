@@ -7,7 +7,7 @@ of every array (`absorb_all`). Design part 3.7.
 
 from __future__ import annotations
 
-from typing import TypeVar
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,6 @@ from semid_jax.models.perceiver import (
     posterior,
     updated_prior,
 )
-
-T = TypeVar("T")
 
 
 @struct.dataclass
@@ -113,56 +111,84 @@ def drift_score(drift: jax.Array) -> jax.Array:
 
 
 def absorb(
-    perceiver: Perceiver, state: UserState, item: jax.Array, threshold: jax.Array
+    perceiver: Perceiver,
+    state: UserState,
+    item: jax.Array,
+    threshold: jax.Array,
+    judges: bool = True,
 ) -> tuple[UserState, Reading]:
     """Takes in a user's next item.
-
-    Where a drift shows, the state starts anew with the window's items; what was known before it
-    stays as a prior: the weights if it was the interest that moved, the tastes if it was the
-    weights, both by their probability.
 
     Args:
       perceiver: of the crowd.
       state: of the user.
       item: int32[], 0 leaves the state as it is.
       threshold: float32[], of `drift_score`; inf never fires.
+      judges: False saves the work where no user has seen 2 W items.
 
     Returns:
       The new state, and what it says.
     """
-    latents, window = perceiver.latents, len(state.recent)
     new = item > 0
     ring = jnp.where(new, jnp.append(state.recent[1:], item), state.recent)
     added = Memory(perceiver.readings[item], perceiver.mask[item].astype(jnp.float32))
     memory: Memory = jax.tree.map(jnp.add, state.memory, added)  # row 0 of both tables is zero
-    seen = state.seen + new
+    state = UserState(state.prior, memory, ring, state.seen + new)
+    drift, fired = jnp.full(2, -jnp.inf), jnp.zeros((), bool)
+    if judges:
+        anew, drift = _judge(perceiver, state)
+        fired = new & (drift_score(drift) > threshold)
+        state = jax.tree.map(lambda a, b: jnp.where(fired, a, b), anew, state)
+    recent = _total(_window(perceiver, state.recent))
+    known = _preference(perceiver, state.prior, state.memory)
+    short = _preference(perceiver, first_prior(perceiver.latents), recent)
+    return state, Reading(known.alpha, short.alpha, known.interest, drift, fired)
 
-    items = Memory(perceiver.readings[ring], perceiver.mask[ring].astype(jnp.float32))
+
+def absorb_all(
+    perceiver: Perceiver,
+    state: UserState,
+    items: jax.Array,
+    threshold: jax.Array,
+    judges: bool = True,
+) -> tuple[UserState, Reading]:
+    """`absorb` of many users, on the last axis of all arrays; items int32[B]."""
+    one = functools.partial(absorb, judges=judges)
+    return jax.vmap(one, in_axes=(None, -1, -1, None), out_axes=-1)(
+        perceiver, state, items, threshold
+    )
+
+
+def _judge(perceiver: Perceiver, state: UserState) -> tuple[UserState, jax.Array]:
+    """Whether the window tells of a drift, and the state that starts anew if it does.
+
+    What was known before stays as a prior: the weights if it was the interest that moved, the
+    tastes if it was the weights, both by their probability.
+
+    Returns:
+      The state after a drift; float32[2], its log Bayes factors, -inf if it cannot be judged.
+    """
+    latents, window = perceiver.latents, len(state.recent)
+    items = _window(perceiver, state.recent)
     recent = _total(items)
-    before: Memory = jax.tree.map(jnp.subtract, memory, recent)
+    before: Memory = jax.tree.map(jnp.subtract, state.memory, recent)
     drift, old, young = drift_evidence(latents, state.prior, before, recent)
-    judged = seen >= 2 * window
-    drift = jnp.where(judged, drift, -jnp.inf)
-    fired = new & judged & (drift_score(drift) > threshold)
-
+    drift = jnp.where(state.seen >= 2 * window, drift, -jnp.inf)
     # The window has items from before the drift too: it begins where the gain of the rest is most.
     crowd = first_prior(latents)
     gains = item_gains(latents, (state.prior, old), (crowd, young), items)
     begin = jnp.argmax(jnp.cumsum(gains[::-1])[::-1])
     since = jnp.arange(window) >= begin
-    kept = _total(_masked(items, since))
     old += plain_evidence(latents, _total(_masked(items, ~since)))
-    moved = jax.nn.sigmoid(jnp.where(judged, drift[1] - drift[0], 0.0))
-    prior = _where(fired, updated_prior(state.prior, old, crowd, moved), state.prior)
-    memory, recent = _where(fired, kept, memory), _where(fired, kept, recent)
-    ring = jnp.where(fired & ~since, 0, ring)
-    seen = jnp.where(fired, window - begin, seen)
-    known, short = _preference(perceiver, prior, memory), _preference(perceiver, crowd, recent)
-    state = UserState(prior, memory, ring, seen)
-    return state, Reading(known.alpha, short.alpha, known.interest, drift, fired)
+    certain = jnp.where(state.seen >= 2 * window, drift[1] - drift[0], 0.0)
+    prior = updated_prior(state.prior, old, crowd, jax.nn.sigmoid(certain))
+    kept = _total(_masked(items, since))
+    return UserState(prior, kept, jnp.where(since, state.recent, 0), window - begin), drift
 
 
-absorb_all = jax.vmap(absorb, in_axes=(None, -1, -1, None), out_axes=-1)
+def _window(perceiver: Perceiver, recent: jax.Array) -> Memory:
+    """The items of a window, int32[W], each a memory: axes [W, ...]."""
+    return Memory(perceiver.readings[recent], perceiver.mask[recent].astype(jnp.float32))
 
 
 def _total(items: Memory) -> Memory:
@@ -173,8 +199,3 @@ def _total(items: Memory) -> Memory:
 def _masked(items: Memory, mask: jax.Array) -> Memory:
     """Some items of a window: mask bool[W]."""
     return Memory(items.sums * mask[:, None, None], items.count * mask[:, None])
-
-
-def _where(condition: jax.Array, chosen: T, other: T) -> T:
-    """One tree or the other."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), chosen, other)

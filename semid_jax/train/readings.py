@@ -6,6 +6,7 @@ Everything here is causal: entry t of a history is computed from entries before 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import sys
 
@@ -30,7 +31,7 @@ from semid_jax.models.stream import (
 from semid_jax.train.tokenizer import Frozen
 from semid_jax.types import Interactions
 
-ROWS, BLOCK = 512, 32  # users and positions of a batch: one shape, and bounded memory
+ROWS, BLOCK = 512, 8  # users and positions of a batch: one shape, and bounded memory
 USERS = 1024  # of a batch, where histories are summed at once
 NULL_USERS = 1024  # whose histories are shuffled to see how large drift gets by chance
 
@@ -55,13 +56,14 @@ class Readings:
     archetype: np.ndarray
 
 
-@jax.jit
+@functools.partial(jax.jit, static_argnames=("judges",))
 def read_block(
     perceiver: Perceiver,
     archetypes: Archetypes,
     carried: tuple[UserState, Reading],
     history: jax.Array,
     threshold: jax.Array,
+    judges: bool,
 ) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
     """Readings before each position of a part of some histories.
 
@@ -71,6 +73,7 @@ def read_block(
       carried: states before the part, and what they say.
       history: int32[B, T], right-padded.
       threshold: float32[], of drift.
+      judges: False where no history can be judged yet, see `absorb`.
 
     Returns:
       What to carry on; Reading with axes [T, ..., B], and archetypes int32[T, B].
@@ -83,7 +86,7 @@ def read_block(
         archetype = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
         # Interests are large, and nobody asks for them.
         shown = dataclasses.replace(reading, interest=jnp.zeros(()))
-        return absorb_all(perceiver, state, item, threshold), (shown, archetype)
+        return absorb_all(perceiver, state, item, threshold, judges), (shown, archetype)
 
     return jax.lax.scan(step, carried, history.T)
 
@@ -129,7 +132,12 @@ def read_all(
             stop = np.minimum(start + BLOCK, interactions.offsets[users + 1])
             history, _ = gather_windows(interactions.items, start, np.maximum(start, stop), BLOCK)
             carried, (reading, archetype) = read_block(
-                perceiver, archetypes, carried, _pad(history), jnp.float32(threshold)
+                perceiver,
+                archetypes,
+                carried,
+                _pad(history),
+                jnp.float32(threshold),
+                judges=begin + BLOCK >= 2 * window,
             )
             valid = history > 0
             flat = (start[:, None] + np.arange(BLOCK))[valid]
