@@ -11,6 +11,7 @@ from semid_jax import artifacts
 from semid_jax.data.sequences import split_end, train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.updates import update_metrics
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.pmat import PmatConfig
@@ -145,3 +146,39 @@ def test_a_tokenizer_is_read_back_from_its_artefact_alone(world, tmp_path):
     _, state, _ = play(tokenizer, interactions, end)
     _, again, _ = play(back, interactions, end)
     jax.tree.map(np.testing.assert_array_equal, state, again)
+
+
+def test_updates_are_measured_beside_doing_nothing_and_everything(world):
+    tokenizer, interactions = world
+    side, before, fired = read_side(tokenizer, interactions, "test", T)
+    asked = []
+
+    def rank(part):
+        asked.append(part)
+        return np.full(len(part), [0, 2, 1][len(asked) - 1])
+
+    found = update_metrics(tokenizer, side, before, fired, rank)
+    stale, incremental, full = asked
+    rows = np.flatnonzero(fired)
+    np.testing.assert_array_equal(stale.coarse, before.coarse[rows])
+    np.testing.assert_array_equal(incremental.fine, side.fine[rows])
+    column = incremental.archetype[:, None]
+    np.testing.assert_array_equal(full.fine, tokenizer.fine[column, incremental.history])
+    moved = total = same = 0
+    for u in range(len(rows)):
+        for t in np.flatnonzero(incremental.history[u]):
+            moved += int(stale.coarse[u, t] != incremental.coarse[u, t])
+            moved += int((stale.fine[u, t] != incremental.fine[u, t]).sum())
+            same += int(full.coarse[u, t] == incremental.coarse[u, t])
+            same += int((full.fine[u, t] == incremental.fine[u, t]).sum())
+            total += 1 + BOOK.digits
+    np.testing.assert_allclose(found["churn"], moved / total, rtol=1e-6)
+    np.testing.assert_allclose(found["code_overlap_full"], same / total, rtol=1e-6)
+    assert found["updated_users"] == fired.mean()
+    assert found["updated_ndcg@10_stale"] == 0
+    np.testing.assert_allclose(found["updated_ndcg@10_incremental"], 1 / np.log2(3), rtol=1e-6)
+    np.testing.assert_allclose(found["full_gain.difference"], 1 / np.log2(3) - 1, rtol=1e-6)
+    assert found["updated_ndcg@10_full_low"] == 1
+    assert 0 < found["cosine_stale"] <= 1 + 1e-6
+    nobody = update_metrics(tokenizer, side, before, np.zeros_like(fired), rank)
+    assert nobody == {"updated_users": 0.0, "churn": 0.0}

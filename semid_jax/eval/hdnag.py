@@ -19,10 +19,10 @@ from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
-from semid_jax.eval.model import dense_items, hdnag_queries
+from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
 from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
-from semid_jax.eval.read_sides import churn, read_side
+from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.reliability import split_half
 from semid_jax.eval.searching import (
     Queries,
@@ -32,6 +32,7 @@ from semid_jax.eval.searching import (
     rescored_ranks,
     rescoring,
 )
+from semid_jax.eval.updates import update_metrics
 from semid_jax.eval.users import Users
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
@@ -175,10 +176,16 @@ def evaluate(
     metrics |= named(
         "pmat", split_half(make_perceiver(tokenizer.frozen), features, interactions, SPLIT_SEED)
     )
-    metrics |= {
-        "pmat.updated_users": float(fired.mean()),
-        "pmat.churn": churn(side, before, fired),
-    }
+
+    def rank(part: ReadSide) -> np.ndarray:
+        asked = hdnag_queries(generator, params, index, part, views, centroids, shows_bar=False)
+        return validation_ranks(asked, index, part, dense, config)["validation"]
+
+    metrics |= named("pmat", update_metrics(tokenizer, side, before, fired, rank))
+    if raw.truth:
+        drifted = raw.truth["drift_kind"][side.users] > 0
+        for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):
+            metrics |= named(name, summary({k: v[rows] for k, v in per_user.items()}))
     metrics |= describe_lists(interactions, features, side, shown, per_user)
     return IdEvaluation(metrics, side, shown, before, fired)
 

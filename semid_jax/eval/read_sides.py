@@ -80,13 +80,3 @@ def last_drift(interactions: Interactions, fired: np.ndarray) -> np.ndarray:
     latest = np.maximum.accumulate(place)
     start = np.repeat(interactions.offsets[:-1], interactions.lengths)
     return np.where(latest >= start, latest, -1)
-
-
-def churn(after: ReadSide, before: ReadSide, fired: np.ndarray) -> float:
-    """Share of the read side's codes that the updates moved, over the updated users."""
-    if not fired.any():
-        return 0.0
-    mask = after.history[fired] > 0
-    moved = (after.coarse != before.coarse)[fired] & mask
-    digits = (after.fine != before.fine)[fired] & mask[..., None]
-    return float((moved.sum() + digits.sum()) / (mask.sum() * (1 + after.fine.shape[-1])))
