@@ -28,7 +28,7 @@ PRESETS: dict[str, Preset] = {
     "tiny": {
         "data": {"name": "synthetic"},
         "synthetic": {"users": 300, "items": 200, "topics": 6},
-        "tokenizer": {"steps": 40, "width": 32, "hidden": 32, "archetypes": 4, "candidates": 128},
+        "tokenizer": {"steps": 40, "width": 32, "archetypes": 4, "candidates": 128},
         "quantize": {"digits": 8, "codewords": 32, "iterations": 5, "rotation_iterations": 2},
         "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
         "train": {"epochs": 2, "batch_size": 32, "group": 8, "checkpoint_steps": 5},

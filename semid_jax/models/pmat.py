@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.models.encoders import ModalityDecoder, ModalityEncoder
 from semid_jax.models.perceiver import Latents, Preference, Prior, fit_latents, simplex
 
 
@@ -23,7 +22,6 @@ class PmatConfig:
 
     Attributes:
       width: D, width of e and z.
-      hidden: width of the encoders' hidden layer.
       archetypes: A; 1 is the static tokenizer.
       tastes: K, latents of the perceiver per modality.
       window: W, the short-term memory.
@@ -32,7 +30,6 @@ class PmatConfig:
       positions: positions of a history that bear loss in a step.
       candidates: items that the true next item is told from.
       lr: learning rate of Adam, cosine decay.
-      reconstruction: weight of the reconstruction loss.
       consistency: weight of the contrastive consistency losses.
       balance: weight of the terms that keep alpha from one modality and from uniform.
       quantile: share of drift-free histories that lie below the drift threshold.
@@ -41,7 +38,6 @@ class PmatConfig:
     """
 
     width: int = 128
-    hidden: int = 256
     archetypes: int = 8
     tastes: int = 24
     window: int = 10
@@ -50,7 +46,6 @@ class PmatConfig:
     positions: int = 16
     candidates: int = 1024
     lr: float = 2e-3
-    reconstruction: float = 0.1
     consistency: float = 0.1
     balance: float = 0.05
     quantile: float = 0.98
@@ -59,23 +54,15 @@ class PmatConfig:
 
 
 class Pmat(nn.Module):
-    """Encoders, perceiver and gate. `modalities` is sorted; parameters are named after them."""
+    """Perceiver and gate. `modalities` is sorted; parameters are named after them."""
 
     modalities: tuple[str, ...]
-    feature_sizes: tuple[int, ...]
     config: PmatConfig
 
     def setup(self) -> None:
         """Creates the parameters, each named after its modality."""
         c = self.config
         names = self.modalities
-        self.encoders = [
-            ModalityEncoder(c.width, c.hidden, name=f"encoder_{name}") for name in names
-        ]
-        self.decoders = [
-            ModalityDecoder(size, name=f"decoder_{name}")
-            for name, size in zip(names, self.feature_sizes, strict=True)
-        ]
         zeros = nn.initializers.zeros
         shape = c.tastes, c.width
         # Only directions count; short vectors turn faster under Adam.
@@ -87,15 +74,6 @@ class Pmat(nn.Module):
         self.gate_out = nn.Dense(c.width, use_bias=False, kernel_init=zeros, name="gate")
         self.log_scale = self.param("log_scale", zeros, ())
         self.popularity_weight = self.param("popularity", nn.initializers.constant(0.5), ())
-
-    def encode(self, x: dict[str, jax.Array]) -> jax.Array:
-        """Features to unit vectors: modality -> float32[n, d_m] to float32[n, M, D]."""
-        parts = [f(x[name]) for f, name in zip(self.encoders, self.modalities, strict=True)]
-        return jnp.stack(parts, axis=1)
-
-    def reconstruct(self, e: jax.Array) -> dict[str, jax.Array]:
-        """float32[n, M, D] back to modality -> float32[n, d_m]."""
-        return {name: self.decoders[m](e[:, m]) for m, name in enumerate(self.modalities)}
 
     def latents(
         self, e: jax.Array, mask: jax.Array, log_popularity: jax.Array, log_drawn: jax.Array
@@ -147,9 +125,7 @@ class Pmat(nn.Module):
     def _gated(self, preference: Preference) -> jax.Array:
         return preference.query * (1.0 + self.gate(preference.interest))[..., None, :]
 
-    def initialise(self, x: dict[str, jax.Array]) -> None:
-        """Touches every parameter once, for `init`."""
-        e = self.encode(x)
-        self.reconstruct(e)
+    def initialise(self, e: jax.Array) -> None:
+        """Touches every parameter once, for `init`: e float32[n, M, D]."""
         latents = self.latents(e, jnp.ones(e.shape[:2], bool), jnp.zeros(len(e)), jnp.zeros(len(e)))
         self.gate(latents.mean[0])

@@ -30,7 +30,7 @@ from semid_jax.train.readings import (
     read_all,
     read_ends,
 )
-from semid_jax.train.tokenizer import Frozen, fit_pmat, freeze, make_module
+from semid_jax.train.tokenizer import Frozen, fit_pmat, freeze
 from semid_jax.types import Interactions, ItemFeatures
 
 
@@ -115,7 +115,7 @@ def train_frozen(
 ) -> tuple[Pmat, Frozen]:
     """Trains PMAT and encodes the catalogue."""
     params = fit_pmat(features, interactions, config, width, seed)
-    module = make_module(features, config)
+    module = Pmat(features.modalities, config)
     return module, freeze(module, params, features, popularity(interactions), seed)
 
 

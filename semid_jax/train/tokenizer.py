@@ -13,7 +13,7 @@ from flax import struct
 from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, log_proposal, popularity, split_end
-from semid_jax.models.encoders import unit
+from semid_jax.models.encoders import encode, unit
 from semid_jax.models.fusion import fuse
 from semid_jax.models.memory import Memory, prefixes
 from semid_jax.models.perceiver import (
@@ -30,7 +30,6 @@ from semid_jax.models.pmat_losses import (
     balance_loss,
     contrast,
     next_item_loss,
-    reconstruction_loss,
 )
 from semid_jax.parallel import Parallel
 from semid_jax.types import Interactions, ItemFeatures
@@ -41,37 +40,31 @@ class Inputs:
     """What every tokenizer step reads.
 
     Attributes:
-      x: modality -> float32[N + 1, d_m].
+      e: float32[N + 1, M, D], encoded items.
       mask: bool[N + 1, M].
       log_popularity: float32[N + 1].
       cdf: float32[N + 1], of the proposal that candidates are drawn from.
       log_proposal: float32[N + 1].
     """
 
-    x: dict[str, jax.Array]
+    e: jax.Array
     mask: jax.Array
     log_popularity: jax.Array
     cdf: jax.Array
     log_proposal: jax.Array
 
 
-def make_inputs(features: ItemFeatures, interactions: Interactions) -> Inputs:
-    """Puts the features on the device, with a proposal half popular, half uniform."""
+def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) -> Inputs:
+    """Puts the items on the device, with a proposal half popular, half uniform."""
     counts = popularity(interactions)
     proposal = log_proposal(counts)
     return Inputs(
-        x={name: jnp.asarray(features.x[name]) for name in features.modalities},
+        e=encode(features, width),
         mask=jnp.asarray(features.mask),
         log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
         cdf=jnp.asarray(np.cumsum(np.exp(proposal))),
         log_proposal=jnp.asarray(proposal),
     )
-
-
-def make_module(features: ItemFeatures, config: PmatConfig) -> Pmat:
-    """The PMAT module for a data set's modalities."""
-    sizes = tuple(features.x[name].shape[1] for name in features.modalities)
-    return Pmat(features.modalities, sizes, config)
 
 
 def tokenizer_loss(
@@ -82,7 +75,7 @@ def tokenizer_loss(
     Args:
       module: PMAT.
       params: its parameters.
-      inputs: features and proposal.
+      inputs: items and proposal.
       history: int32[B, T], right-padded windows.
       key: draws positions, candidates and pairs.
 
@@ -90,26 +83,21 @@ def tokenizer_loss(
       The weighted sum and its parts.
     """
     config = module.config
-    B, T = history.shape
+    B = len(history)
     P, S, W = config.positions, config.candidates, config.window
     position_key, candidate_key, user_key, other_key = jax.random.split(key, 4)
     drawn = jax.random.uniform(candidate_key, (S,)) * inputs.cdf[-1]
     candidate = jnp.clip(jnp.searchsorted(inputs.cdf, drawn, side="right"), 1, None)
     candidate = jnp.minimum(candidate, inputs.cdf.shape[0] - 1)
-    shown = jnp.concatenate([history.reshape(-1), candidate])
-    x = {name: table[shown] for name, table in inputs.x.items()}
-    mask = inputs.mask[shown]
-    e = module.apply(params, x, method=Pmat.encode)
-    history_e, candidate_e = e[: B * T], e[B * T :]
-    history_mask, candidate_mask = mask[: B * T], mask[B * T :]
+    candidate_e, candidate_mask = inputs.e[candidate], inputs.mask[candidate]
     log_count = inputs.log_proposal[candidate] + jnp.log(float(S))
     log_popularity = inputs.log_popularity[candidate]
     latents: Latents = module.apply(
         params, candidate_e, candidate_mask, log_popularity, log_count, method=Pmat.latents
     )
     prior = first_prior(latents)
-    read = read_items(latents, history_e, history_mask).reshape(B, T, *latents.log_tastes.shape)
-    added = Memory(read, history_mask.reshape(B, T, -1).astype(jnp.float32))
+    read = read_items(latents, inputs.e[history], inputs.mask[history])
+    added = Memory(read, inputs.mask[history].astype(jnp.float32))
     long, short = prefixes(added, W)
 
     length = jnp.sum(history > 0, axis=1, keepdims=True)
@@ -126,8 +114,7 @@ def tokenizer_loss(
 
     preference = prefer(long, jnp.arange(B * P))
     target = history[row, position].reshape(-1)
-    target_e = history_e.reshape(B, T, *history_e.shape[1:])[row, position]
-    target_e = target_e.reshape(B * P, *target_e.shape[2:])
+    target_e = inputs.e[target]
 
     centred = (candidate_e - latents.mean) * candidate_mask[..., None]
     scores = module.apply(params, preference, centred, log_popularity, method=Pmat.score)
@@ -136,11 +123,6 @@ def tokenizer_loss(
     target_score = module.apply(params, preference, centred, own, method=Pmat.score_own)
     hit = target[:, None] == candidate
     next_item = next_item_loss(target_score, scores, log_count, hit, weight)
-
-    rebuilt = module.apply(params, candidate_e, method=Pmat.reconstruct)
-    candidate_x = {name: table[B * T :] for name, table in x.items()}
-    has = {name: candidate_mask[:, m] for m, name in enumerate(module.modalities)}
-    reconstruction = reconstruction_loss(candidate_x, rebuilt, has)
 
     # Consistency: one item under two users, and under one user's long and short weights.
     n = min(S, 256)
@@ -166,16 +148,10 @@ def tokenizer_loss(
     balance = balance_loss(preference.alpha, weight)
     parts = {
         "next_item_loss": next_item,
-        "reconstruction_loss": reconstruction,
         "consistency_loss": consistency,
         "balance_loss": balance,
     }
-    total = (
-        next_item
-        + config.reconstruction * reconstruction
-        + config.consistency * consistency
-        + config.balance * balance
-    )
+    total = next_item + config.consistency * consistency + config.balance * balance
     return total, parts
 
 
@@ -215,14 +191,13 @@ def fit_pmat(
     Returns:
       Parameters.
     """
-    module = make_module(features, config)
-    inputs = make_inputs(features, interactions)
+    module = Pmat(features.modalities, config)
+    inputs = make_inputs(features, interactions, config.width)
     rng = np.random.default_rng((seed, 1))
     key = jax.random.key(seed)
-    one = {name: table[:1] for name, table in inputs.x.items()}
     parallel = Parallel("shard_map", devices)
-    params = module.init(key, one, method=Pmat.initialise)
-    params = start_tastes(module, params, features, interactions, rng)
+    params = module.init(key, inputs.e[1:2], method=Pmat.initialise)
+    params = start_tastes(module, params, inputs, interactions, rng)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.lr, min(50, config.steps // 2), max(config.steps, 2)
     )
@@ -264,7 +239,7 @@ def fit_pmat(
 def start_tastes(
     module: Pmat,
     params: Any,
-    features: ItemFeatures,
+    inputs: Inputs,
     interactions: Interactions,
     rng: np.random.Generator,
 ) -> Any:
@@ -273,7 +248,7 @@ def start_tastes(
     Args:
       module: PMAT.
       params: as initialised.
-      features: normalised features.
+      inputs: encoded items.
       interactions: histories; only their train parts are used.
       rng: draws the users, long histories more often.
     """
@@ -284,9 +259,8 @@ def start_tastes(
     counts = popularity(interactions)
     crowd = rng.choice(len(counts), 4096, p=counts / counts.sum())
     items, place = np.unique(np.concatenate([windows.ravel(), crowd]), return_inverse=True)
-    x = {name: jnp.asarray(features.x[name][items]) for name in module.modalities}
-    e = np.asarray(module.apply(params, x, method=Pmat.encode))
-    mask = features.mask[items].astype(np.float32)
+    e = np.asarray(inputs.e[items])
+    mask = np.asarray(inputs.mask[items], np.float32)
     inner = dict(params["params"])
     of_windows, of_crowd = place[: windows.size].reshape(windows.shape), place[windows.size :]
     for m, name in enumerate(module.modalities):
@@ -329,7 +303,7 @@ CROWD = 65536  # items at most that stand for the crowd
 def freeze(
     module: Pmat, params: Any, features: ItemFeatures, counts: np.ndarray, seed: int
 ) -> Frozen:
-    """Encodes all items once.
+    """Normalises the perceiver by the crowd and reads all items once.
 
     Args:
       module: PMAT.
@@ -338,14 +312,7 @@ def freeze(
       counts: int64[N + 1], training interactions per item.
       seed: of the items that stand for the crowd, where there are more than CROWD.
     """
-    encode = jax.jit(lambda p, x: module.apply(p, x, method=Pmat.encode))
-    rows = len(counts)
-    chunk = 65536
-    parts = [
-        encode(params, {k: jnp.asarray(v[at : at + chunk]) for k, v in features.x.items()})
-        for at in range(0, rows, chunk)
-    ]
-    e = jnp.concatenate(parts) * jnp.asarray(features.mask)[..., None]
+    e, rows = encode(features, module.config.width), len(counts)
     mask = jnp.asarray(features.mask)
     log_proposal_of = log_proposal(counts)
     crowd, log_drawn = np.arange(1, rows), np.zeros(rows - 1, np.float32)

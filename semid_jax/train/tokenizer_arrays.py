@@ -64,16 +64,13 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     params = traverse_util.unflatten_dict(
         {k: jnp.asarray(v) for k, v in group("pmat").items()}, sep="/"
     )
-    encoders = sorted(name for name in params["params"] if name.startswith("encoder_"))
-    sizes = {
-        name.removeprefix("encoder_"): params["params"][name]["linear"]["kernel"].shape[0]
-        for name in encoders
-    }
+    of_tastes = [name for name in params["params"] if name.startswith("taste_prior_")]
+    modalities = tuple(sorted(name.removeprefix("taste_prior_") for name in of_tastes))
     frozen = group("frozen")
     e, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "mask", "readings"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
-        module=Pmat(tuple(sizes), tuple(sizes.values()), config),
+        module=Pmat(modalities, config),
         frozen=Frozen(params, e, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
