@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset] = {
     },
     "amazon_2014": {
         "data": {"name": "amazon_2014", "category": "Beauty"},
-        "features": {"modalities": ("attributes", "text"), "whitening": 1.0},
+        "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
         # Histories are short: to learn an archetype inside one costs many of the targets (see
         # data.pipeline, split_share), more than it brings (BUILD_NOTES.md, tuning of HDNAG).
         "tokenizer": {"archetypes": 1},
