@@ -28,7 +28,7 @@ PRESETS: dict[str, Preset] = {
     "tiny": {
         "data": {"name": "synthetic"},
         "synthetic": {"users": 300, "items": 200, "topics": 6},
-        "tokenizer": {"steps": 40, "width": 32, "hidden": 32, "archetypes": 4, "candidates": 128},
+        "tokenizer": {"steps": 40, "width": 32, "archetypes": 4, "candidates": 128},
         "quantize": {"digits": 8, "codewords": 32, "iterations": 5, "rotation_iterations": 2},
         "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
         "train": {"epochs": 2, "batch_size": 32, "group": 8, "checkpoint_steps": 5},
@@ -72,7 +72,7 @@ PRESETS: dict[str, Preset] = {
     },
     "amazon_2014": {
         "data": {"name": "amazon_2014", "category": "Beauty"},
-        "features": {"modalities": ("attributes", "text"), "whitening": 1.0},
+        "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
         # Histories are short: to learn an archetype inside one costs many of the targets (see
         # data.pipeline, split_share), more than it brings (BUILD_NOTES.md, tuning of HDNAG).
         "tokenizer": {"archetypes": 1},

@@ -8,7 +8,6 @@ from semid_jax.models.pmat_losses import (
     balance_loss,
     contrast,
     next_item_loss,
-    reconstruction_loss,
 )
 
 
@@ -53,15 +52,6 @@ def test_contrast_against_a_loop():
         losses.append(np.log(np.sum(np.exp(logits))) - logits[i])
     np.testing.assert_allclose(contrast(left, right), np.mean(losses), rtol=1e-4)
     assert contrast(left, left) < contrast(left, right)
-
-
-def test_reconstruction_counts_only_items_that_have_the_modality():
-    x = {"image": random(4, 3), "text": random(4, 2)}
-    rebuilt = {"image": x["image"] + 1.0, "text": x["text"] + 2.0}
-    rebuilt["text"][0] += 100.0
-    present = {"image": np.ones(4, bool), "text": np.array([False, True, True, False])}
-    # 3 x 1^2 for image, 2 x 2^2 for text.
-    np.testing.assert_allclose(reconstruction_loss(x, rebuilt, present), (3 + 8) / 2, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from conftest import REPOSITORY
 from semid_jax import artifacts
 
 SMALL = [
-    "--config.tokenizer.steps=8", "--config.tokenizer.width=16", "--config.tokenizer.hidden=16",
+    "--config.tokenizer.steps=8", "--config.tokenizer.width=16",
     "--config.tokenizer.archetypes=2", "--config.tokenizer.candidates=32",
     "--config.quantize.digits=4", "--config.quantize.codewords=16",
     "--config.quantize.iterations=3", "--config.quantize.rotation_iterations=1",

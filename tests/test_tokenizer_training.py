@@ -12,7 +12,7 @@ from semid_jax.features.normalise import fit_transform
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.train.tokenizer import fit_pmat
 
-CONFIG = PmatConfig(width=16, hidden=16, steps=6, batch_size=8, positions=4, candidates=64)
+CONFIG = PmatConfig(width=16, steps=6, batch_size=8, positions=4, candidates=64)
 
 
 def test_two_devices_train_as_one():

@@ -19,10 +19,11 @@ from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
-from semid_jax.eval.model import dense_items, hdnag_queries
+from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
 from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
-from semid_jax.eval.read_sides import churn, read_side
+from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.reliability import split_half
 from semid_jax.eval.searching import (
     Queries,
     Search,
@@ -31,12 +32,15 @@ from semid_jax.eval.searching import (
     rescored_ranks,
     rescoring,
 )
+from semid_jax.eval.updates import update_metrics
 from semid_jax.eval.users import Users
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
-from semid_jax.train.readings import positions_of
+from semid_jax.train.readings import make_perceiver, positions_of
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import InputError, ItemFeatures
+
+SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
 def make_searches(
@@ -169,10 +173,19 @@ def evaluate(
     )  # fmt: skip
     metrics |= named("index", index_report(index))
     metrics |= named("pmat", preference_metrics(raw, tokenizer))
-    metrics |= {
-        "pmat.updated_users": float(fired.mean()),
-        "pmat.churn": churn(side, before, fired),
-    }
+    metrics |= named(
+        "pmat", split_half(make_perceiver(tokenizer.frozen), features, interactions, SPLIT_SEED)
+    )
+
+    def rank(part: ReadSide) -> np.ndarray:
+        asked = hdnag_queries(generator, params, index, part, views, centroids, shows_bar=False)
+        return validation_ranks(asked, index, part, dense, config)["validation"]
+
+    metrics |= named("pmat", update_metrics(tokenizer, side, before, fired, rank))
+    if raw.truth:
+        drifted = raw.truth["drift_kind"][side.users] > 0
+        for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):
+            metrics |= named(name, summary({k: v[rows] for k, v in per_user.items()}))
     metrics |= describe_lists(interactions, features, side, shown, per_user)
     return IdEvaluation(metrics, side, shown, before, fired)
 
@@ -208,11 +221,7 @@ def preference_metrics(raw: RawDataset, tokenizer: Tokenizer) -> dict[str, Any]:
     if metrics["alpha_spearman_oracle"] > 0.1:
         metrics["alpha_spearman_of_oracle"] = learned / metrics["alpha_spearman_oracle"]
     position = positions_of(interactions)
-    fired = np.flatnonzero(tokenizer.fired(tokenizer.module.config.window, position))
+    fired = np.flatnonzero(readings.fired)
     user = np.repeat(np.arange(interactions.n_users), interactions.lengths)
-    # A run of triggers is one: the user's codes have been updated by the first.
-    first = np.ones(len(fired), bool)
-    first[1:] = (np.diff(fired) > 1) | (np.diff(user[fired]) > 0)
-    fired = fired[first]
     metrics |= drift_scores(user[fired], position[fired], truth["drift_time"], truth["drift_kind"])
     return metrics

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from semid_jax.data.sequences import prefixes, split_end
 from semid_jax.eval.model import ReadSide, make_read_side
-from semid_jax.models.fusion import fuse
-from semid_jax.quantize.update import update_codes
-from semid_jax.train.readings import positions_of
 from semid_jax.train.semantic_ids import Tokenizer
+from semid_jax.train.streaming import drifted_codes, make_streamer
 from semid_jax.types import Interactions
+
+BATCH = 64  # users whose codes are moved at once
+
+_drifted_codes = jax.jit(drifted_codes)
 
 
 def read_side(
@@ -25,8 +27,8 @@ def read_side(
 ) -> tuple[ReadSide, ReadSide, np.ndarray]:
     """Users' codes before a split's target, and which of them an update has moved.
 
-    Users whose drift stands above its threshold take the archetype of their short-term weights;
-    their read side is updated incrementally from the codes of the long-term one.
+    A user whose drift was noticed has read the items before it in the codes of the archetype of
+    that time; these are updated incrementally towards those of today's.
 
     Args:
       tokenizer: of the run.
@@ -41,50 +43,40 @@ def read_side(
     """
     users = np.arange(interactions.n_users) if users is None else users
     history, _, targets = prefixes(interactions, split, width, users)
-    flat = interactions.offsets[users] + split_end(interactions, split)[users]
-    config = tokenizer.module.config
-    fired_flat = tokenizer.fired(config.window, positions_of(interactions))[flat]
     readings = tokenizer.readings
-    alpha = np.where(fired_flat[:, None], readings.alpha_short[flat], readings.alpha[flat])
+    flat = interactions.offsets[users] + split_end(interactions, split)[users]
     codes = tokenizer.coarse, tokenizer.fine
-    side = make_read_side(users, history, targets, tokenizer.archetype[flat], alpha, *codes)
-    place = np.searchsorted(users, side.users)  # users ascend
-    fired = fired_flat[place]
-    long = readings.archetype[flat][place]
-    column = long[:, None]
-    before = dataclasses.replace(
-        side,
-        coarse=tokenizer.coarse[column, side.history],
-        fine=tokenizer.fine[column, side.history],
+    side = make_read_side(
+        users, history, targets, readings.archetype[flat], readings.alpha[flat], *codes
     )
-    if not fired.any() or tokenizer.book.kind != "hierarchical":
-        return side, before, fired
-    coarse, fine = before.coarse.copy(), before.fine.copy()
+    flat = flat[np.searchsorted(users, side.users)]  # users ascend
+    drifted = last_drift(interactions, readings.fired)[flat]
+    fired = drifted >= 0
+    # The archetype before the drift was noticed, for the items until then.
+    old = readings.archetype[np.where(fired, drifted - 1, flat)]
+    shown = (side.history > 0).sum(axis=1)
+    place = (flat - shown)[:, None] + np.arange(side.history.shape[1])
     rows = np.flatnonzero(fired)
-    for at in range(0, len(rows), 64):
-        some = np.resize(rows[at : at + 64], 64)
-        items = side.history[some]
-        alpha = tokenizer.archetypes.alpha[side.archetype[some]][:, None]
-        gate = tokenizer.archetypes.gate[side.archetype[some]][:, None]
-        z = fuse(tokenizer.frozen.e[items], tokenizer.frozen.mask[items], alpha, gate)
-        new_coarse, new_fine = update_codes(
-            tokenizer.book,
-            z,
-            jnp.asarray(coarse[some]),
-            jnp.asarray(fine[some]),
-            jnp.asarray(items > 0),
-            config.margin,
-            config.budget,
-        )
-        coarse[some], fine[some] = np.asarray(new_coarse), np.asarray(new_fine)
-    return dataclasses.replace(side, coarse=coarse, fine=fine), before, fired
+    streamer = make_streamer(tokenizer)
+    coarse, fine = side.coarse.copy(), side.fine.copy()
+    moved_coarse, moved_fine = coarse.copy(), fine.copy()
+    for at in range(0, len(rows), BATCH):
+        some = np.resize(rows[at : at + BATCH], BATCH)
+        earlier = place[some] < drifted[some, None]
+        history, archetype = side.history[some], side.archetype[some]
+        before, after = _drifted_codes(streamer, history, earlier, old[some], archetype)
+        coarse[some], fine[some] = before
+        moved_coarse[some], moved_fine[some] = after
+    return (
+        dataclasses.replace(side, coarse=moved_coarse, fine=moved_fine),
+        dataclasses.replace(side, coarse=coarse, fine=fine),
+        fired,
+    )
 
 
-def churn(after: ReadSide, before: ReadSide, fired: np.ndarray) -> float:
-    """Share of the read side's codes that the updates moved, over the updated users."""
-    if not fired.any():
-        return 0.0
-    mask = after.history[fired] > 0
-    moved = (after.coarse != before.coarse)[fired] & mask
-    digits = (after.fine != before.fine)[fired] & mask[..., None]
-    return float((moved.sum() + digits.sum()) / (mask.sum() * (1 + after.fine.shape[-1])))
+def last_drift(interactions: Interactions, fired: np.ndarray) -> np.ndarray:
+    """int64[nnz], where in `items` the user's last drift up to here was noticed, -1 if none."""
+    place = np.where(fired, np.arange(len(fired)), -1)
+    latest = np.maximum.accumulate(place)
+    start = np.repeat(interactions.offsets[:-1], interactions.lengths)
+    return np.where(latest >= start, latest, -1)

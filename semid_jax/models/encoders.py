@@ -1,10 +1,11 @@
-"""One small encoder per modality: features to unit vectors, and back for reconstruction."""
+"""Items' features as unit vectors of one width: what a modality says of an item."""
 
 from __future__ import annotations
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from semid_jax.types import ItemFeatures
 
 
 def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
@@ -12,32 +13,22 @@ def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + epsilon)
 
 
-class ModalityEncoder(nn.Module):
-    """x[m] to e[m]: a linear map plus a two-layer perceptron, on the unit sphere.
+def encode(features: ItemFeatures, width: int) -> jax.Array:
+    """e[i, m]: the direction of an item's first D principal components.
 
-    The linear path starts orthogonal and the perceptron's output at zero, so that the cosines of
-    the features are there before the first step.
+    Nothing is learned here. An encoder that was trained, on next items or to reconstruct, lost a
+    quarter of what neighbours in e say of the next item (BUILD_NOTES.md).
+
+    Args:
+      features: normalised features, components by falling variance.
+      width: D; narrower modalities are filled up with zeros.
+
+    Returns:
+      float32[N + 1, M, D], unit norm; zero where an item lacks the modality.
     """
-
-    width: int
-    hidden: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """float[n, d_m] to unit float[n, D]."""
-        linear = nn.Dense(
-            self.width, use_bias=False, kernel_init=nn.initializers.orthogonal(), name="linear"
-        )(x)
-        h = jax.nn.gelu(nn.Dense(self.hidden, name="hidden")(x))
-        return unit(linear + nn.Dense(self.width, kernel_init=nn.initializers.zeros, name="out")(h))
-
-
-class ModalityDecoder(nn.Module):
-    """e[m] back to x[m], for the reconstruction loss only."""
-
-    features: int
-
-    @nn.compact
-    def __call__(self, e: jax.Array) -> jax.Array:
-        """float[n, D] to float[n, d_m]."""
-        return nn.Dense(self.features, name="out")(e)
+    parts = []
+    for name in features.modalities:
+        x = jnp.asarray(features.x[name][:, :width])
+        part = unit(x, 1e-12) * features.present[name][:, None]
+        parts.append(jnp.pad(part, ((0, 0), (0, width - x.shape[1]))))
+    return jnp.stack(parts, axis=1)

@@ -46,18 +46,6 @@ def contrast(left: jax.Array, right: jax.Array, temperature: float = 0.1) -> jax
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 
 
-def reconstruction_loss(
-    x: dict[str, jax.Array], rebuilt: dict[str, jax.Array], present: dict[str, jax.Array]
-) -> jax.Array:
-    """Squared error, averaged over the items that have the modality, then over modalities."""
-    losses = []
-    for name in sorted(x):
-        m = present[name].astype(jnp.float32)
-        error = jnp.sum((x[name] - rebuilt[name]) ** 2, axis=-1)
-        losses.append(jnp.sum(error * m) / jnp.maximum(jnp.sum(m), 1.0))
-    return jnp.mean(jnp.stack(losses))
-
-
 def balance_loss(alpha: jax.Array, weight: jax.Array) -> jax.Array:
     """Keeps alpha away from its two collapses.
 

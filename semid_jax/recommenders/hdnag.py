@@ -127,8 +127,7 @@ def tokenize_stage(
         )
         arrays = tokenizer_arrays.to_arrays(made)
         artifacts.write(directory, "tokenizer", arrays, inputs, settings, since(started))
-    arrays, _ = artifacts.read(directory, "tokenizer")
-    tokenizer = tokenizer_arrays.from_arrays(arrays, features, pmat)
+    tokenizer = tokenizer_arrays.load(directory)
     print(
         f"tokenize: {len(tokenizer.coarse)} archetypes, {tokenizer.book.cells} coarse cells, "
         f"{tokenizer.book.digits} digits of {tokenizer.book.codewords} codewords"
@@ -157,7 +156,7 @@ def train_stage(
         tokenizer.points.shape[-1],
         len(tokenizer.module.modalities),
     )
-    batches = make_batches(config, raw.interactions, tokenizer.archetype)
+    batches = make_batches(config, raw.interactions, tokenizer.readings.archetype)
     params = start_codes(initialise(generator, tokenizer.centroids, config.seed), book, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)

@@ -177,7 +177,7 @@ def draw_user(
     Args:
       short: float[T, M], short-term weights after each interaction.
       long: float[T, M], long-term weights, or None.
-      drift: float[T], the drift score.
+      drift: float[T], the drift score, NaN where it is not judged.
       threshold: above it the user's codes are updated; infinite where no history is long enough
         to judge, then it is not drawn.
       updates: positions of the updates.
@@ -196,7 +196,8 @@ def draw_user(
     upper.set_ylim(0, 1)
     _finish(upper, "", "weight" + ("\n(dotted: long-term)" if long is not None else ""))
     lower.plot(time, drift, color=INK, linewidth=1.8)
-    low, high = min(float(np.min(drift)), 0.0), float(np.max(drift))
+    judged = drift[np.isfinite(drift)]
+    low, high = min([0.0, *judged]), max([0.0, *judged])
     if np.isfinite(threshold):
         high = max(high, threshold)
         lower.axhline(threshold, color=RED, linewidth=1.4, linestyle="--", label="threshold")

@@ -93,7 +93,7 @@ def _show_ids(
     draw_alpha(
         tokenizer.readings.alpha[at],
         np.asarray(tokenizer.archetypes.alpha),
-        tokenizer.archetype[at],
+        tokenizer.readings.archetype[at],
         tokenizer.module.modalities,
         figures / "alpha.png",
     )

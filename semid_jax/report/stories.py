@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.data.source import RawDataset
 from semid_jax.eval.evaluation import IdEvaluation
+from semid_jax.models.stream import drift_score
 from semid_jax.report.figures import draw_user
 from semid_jax.report.users import Recommended, UserStory
-from semid_jax.train.readings import positions_of
 from semid_jax.train.semantic_ids import Tokenizer
 
 SHOWN = 10
@@ -32,27 +33,28 @@ def tell_users(
     lengths = (side.history > 0).sum(axis=1)
     order = np.lexsort((side.users, -lengths, ~evaluation.fired))[:count]
     interactions, titles = raw.interactions, raw.catalogue.titles
-    window = tokenizer.module.config.window
-    fired = tokenizer.fired(window, positions_of(interactions))
+    readings = tokenizer.readings
+    drift = np.asarray(drift_score(jnp.asarray(readings.drift.T)))
+    drift = np.where(np.isfinite(drift), drift, np.nan)  # not judged
     stories = []
     for row in order:  # a handful of users
         user = int(side.users[row])
         flat = slice(int(interactions.offsets[user]), int(interactions.offsets[user + 1]))
         name = f"user_{user}.png"
         planted = int(raw.truth["drift_time"][user]) if raw.truth else -1
-        updates = np.flatnonzero(np.diff(fired[flat].astype(int), prepend=0) == 1)
+        updates = np.flatnonzero(readings.fired[flat])
         draw_user(
-            tokenizer.readings.alpha_short[flat],
-            tokenizer.readings.alpha[flat],
-            tokenizer.drift[flat],
-            float(tokenizer.threshold[flat][0]),
+            readings.alpha_short[flat],
+            readings.alpha[flat],
+            drift[flat],
+            float(tokenizer.threshold),
             [int(u) for u in updates],
             tokenizer.module.modalities,
             figures / name,
             planted if planted >= 0 else None,
         )
         n = int(lengths[row])
-        weights = tokenizer.readings.alpha[flat][-1]
+        weights = readings.alpha[flat][-1]
         stories.append(
             UserStory(
                 user_id=str(interactions.user_ids[user]),

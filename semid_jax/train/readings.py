@@ -7,19 +7,33 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import sys
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, split_end
-from semid_jax.models import memory as memories
 from semid_jax.models.fusion import Archetypes, assign_archetype
-from semid_jax.models.pmat import Pmat, PmatConfig, Preference
+from semid_jax.models.memory import Memory
+from semid_jax.models.perceiver import evidence, first_prior, over_users, posterior
+from semid_jax.models.pmat import PmatConfig
+from semid_jax.models.stream import (
+    Perceiver,
+    Reading,
+    UserState,
+    absorb_all,
+    drift_score,
+    first_state,
+)
 from semid_jax.train.tokenizer import Frozen
 from semid_jax.types import Interactions
 
-POSITIONS = 16384  # positions of a batch: bounds memory at any history length
+ROWS, BLOCK = 512, 8  # users and positions of a batch: one shape, and bounded memory
+USERS = 1024  # of a batch, where histories are summed at once
+NULL_USERS = 1024  # whose histories are shuffled to see how large drift gets by chance
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,205 +41,218 @@ class Readings:
     """What PMAT says before every interaction; flat, aligned with Interactions.items.
 
     Attributes:
-      alpha: float32[nnz, M], long-term weights.
+      alpha: float32[nnz, M], weights by all that is known of the user.
       alpha_short: float32[nnz, M], over the last W.
-      interest: float32[U, D], long-term interest before each user's `end`.
-      drift: float32[nnz, 2], Jensen-Shannon distance of the weights and 1 - cosine of interests.
-      archetype: int32[nnz] under long-term weights, 0 if no archetypes were given.
-      archetype_short: int32[nnz] under short-term weights.
+      drift: float32[nnz, 2], log Bayes factors of new weights and of new tastes, see
+        `models.stream`; -inf where it was not judged.
+      fired: bool[nnz], the item before this interaction showed a drift.
+      archetype: int32[nnz].
     """
 
     alpha: np.ndarray
     alpha_short: np.ndarray
-    interest: np.ndarray
     drift: np.ndarray
+    fired: np.ndarray
     archetype: np.ndarray
-    archetype_short: np.ndarray
 
 
-def jensen_shannon(p: jax.Array, q: jax.Array) -> jax.Array:
-    """Jensen-Shannon distance (base 2, square root), in [0, 1], along the last axis."""
-    middle = 0.5 * (p + q)
-
-    def divergence(a: jax.Array) -> jax.Array:
-        return jnp.sum(a * (jnp.log2(a + 1e-9) - jnp.log2(middle + 1e-9)), axis=-1)
-
-    return jnp.sqrt(jnp.maximum(0.5 * (divergence(p) + divergence(q)), 0.0))
-
-
-@functools.partial(jax.jit, static_argnames=("module",))
-def read_windows(
-    module: Pmat, frozen: Frozen, archetypes: Archetypes | None, history: jax.Array
-) -> tuple[Preference, Preference, jax.Array, jax.Array, jax.Array]:
-    """Preferences before each position of whole histories.
+@functools.partial(jax.jit, static_argnames=("judges",))
+def read_block(
+    perceiver: Perceiver,
+    archetypes: Archetypes,
+    carried: tuple[UserState, Reading],
+    history: jax.Array,
+    threshold: jax.Array,
+    judges: bool,
+) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
+    """Readings before each position of a part of some histories.
 
     Args:
-      module: PMAT.
-      frozen: its tables.
-      archetypes: prototypes, or None.
-      history: int32[B, T], from each user's first interaction on, right-padded.
+      perceiver: of the crowd.
+      archetypes: prototypes.
+      carried: states before the part, and what they say.
+      history: int32[B, T], right-padded.
+      threshold: float32[], of drift.
+      judges: False where no history can be judged yet, see `absorb`.
 
     Returns:
-      long and short Preference with axes [B, T], drift float32[B, T, 2], archetypes int32[B, T]
-      under the long and under the short one.
+      What to carry on; Reading with axes [T, ..., B], and archetypes int32[T, B].
     """
-    added = memories.contribution(
-        frozen.e[history], frozen.population.mean, frozen.attention[history], frozen.mask[history]
-    )
-    both = []
-    for memory in memories.prefixes(added, module.config.window):
-        both.append(module.apply(frozen.params, memory, frozen.population, method=Pmat.preference))
-    long, short = both
-    cosine = jnp.sum(long.interest * short.interest, -1) / jnp.maximum(
-        jnp.linalg.norm(long.interest, axis=-1) * jnp.linalg.norm(short.interest, axis=-1), 1e-6
-    )
-    drift = jnp.stack([jensen_shannon(long.alpha, short.alpha), 1.0 - cosine], axis=-1)
-    if archetypes is None:
-        zeros = jnp.zeros(history.shape, jnp.int32)
-        return long, short, drift, zeros, zeros
-    return (
-        long,
-        short,
-        drift,
-        assign_archetype(long.alpha, long.interest, archetypes),
-        assign_archetype(short.alpha, short.interest, archetypes),
-    )
+
+    def step(
+        carry: tuple[UserState, Reading], item: jax.Array
+    ) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
+        state, reading = carry
+        archetype = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
+        # Interests are large, and nobody asks for them.
+        shown = dataclasses.replace(reading, interest=jnp.zeros(()))
+        return absorb_all(perceiver, state, item, threshold, judges), (shown, archetype)
+
+    return jax.lax.scan(step, carried, history.T)
+
+
+def make_perceiver(frozen: Frozen) -> Perceiver:
+    """What it takes to read a history, of a trained PMAT."""
+    return Perceiver(frozen.latents, frozen.readings, frozen.mask)
 
 
 def read_all(
-    module: Pmat,
-    frozen: Frozen,
-    archetypes: Archetypes | None,
+    perceiver: Perceiver,
+    archetypes: Archetypes,
     interactions: Interactions,
-    end: np.ndarray,
+    threshold: float,
+    window: int,
 ) -> Readings:
     """Reads every user's whole history, in batches of users of like length.
 
     Args:
-      module: PMAT.
-      frozen: its tables.
-      archetypes: prototypes, or None before they are fitted.
+      perceiver: of the crowd.
+      archetypes: prototypes.
       interactions: histories.
-      end: int64[U], where `interest` is taken (in positions of the user, < length).
+      threshold: of drift; inf where none is to be acted upon.
+      window: W.
     """
     lengths = interactions.lengths
-    nnz, M, D = len(interactions.items), frozen.mask.shape[1], frozen.e.shape[-1]
+    nnz, M = len(interactions.items), perceiver.mask.shape[1]
     out = Readings(
         alpha=np.zeros((nnz, M), np.float32),
         alpha_short=np.zeros((nnz, M), np.float32),
-        interest=np.zeros((len(lengths), D), np.float32),
         drift=np.zeros((nnz, 2), np.float32),
+        fired=np.zeros(nnz, bool),
         archetype=np.zeros(nnz, np.int32),
-        archetype_short=np.zeros(nnz, np.int32),
     )
-    order = np.argsort(lengths, kind="stable")
-    widths = 2 ** np.ceil(np.log2(np.maximum(lengths[order], 16))).astype(np.int64)
-    for width in np.unique(widths):  # a handful of shapes
-        users_of_width = order[widths == width]
-        rows = max(POSITIONS // int(width), 1)
-        for at in range(0, len(users_of_width), rows):
-            users = users_of_width[at : at + rows]
-            padded = np.resize(users, rows)
-            start = interactions.offsets[padded]
-            history, _ = gather_windows(
-                interactions.items, start, start + lengths[padded], int(width)
+    order = np.argsort(-lengths, kind="stable")
+    first = first_state(perceiver, ROWS, window)
+    bar = tqdm(total=nnz, desc="read", unit="item", mininterval=2.0, leave=False, file=sys.stderr)
+    for at in range(0, len(order), ROWS):
+        users = order[at : at + ROWS]
+        carried = first
+        for begin in range(0, int(lengths[users[0]]), BLOCK):  # one shape for all
+            start = interactions.offsets[users] + begin
+            stop = np.minimum(start + BLOCK, interactions.offsets[users + 1])
+            history, _ = gather_windows(interactions.items, start, np.maximum(start, stop), BLOCK)
+            carried, (reading, archetype) = read_block(
+                perceiver,
+                archetypes,
+                carried,
+                _pad(history),
+                jnp.float32(threshold),
+                judges=begin + BLOCK >= 2 * window,
             )
-            long, short, drift, archetype, archetype_short = read_windows(
-                module, frozen, archetypes, history
-            )
-            n = len(users)
-            valid = history[:n] > 0
-            flat = (start[:n, None] + np.arange(width))[valid]
-            out.alpha[flat] = np.asarray(long.alpha)[:n][valid]
-            out.alpha_short[flat] = np.asarray(short.alpha)[:n][valid]
-            out.drift[flat] = np.asarray(drift)[:n][valid]
-            out.archetype[flat] = np.asarray(archetype)[:n][valid]
-            out.archetype_short[flat] = np.asarray(archetype_short)[:n][valid]
-            out.interest[users] = np.asarray(long.interest[jnp.arange(n), jnp.asarray(end[users])])
+            valid = history > 0
+            flat = (start[:, None] + np.arange(BLOCK))[valid]
+            found = {"archetype": archetype} | {
+                name: getattr(reading, name) for name in ("alpha", "alpha_short", "drift", "fired")
+            }
+            for name, value in found.items():
+                rows = np.moveaxis(np.asarray(value), -1, 0)[: len(users)]
+                getattr(out, name)[flat] = rows[valid]
+            bar.update(int(valid.sum()))
+    bar.close()
     return out
 
 
-@dataclasses.dataclass(frozen=True)
-class DriftNull:
-    """How large drift gets by chance, by length of the history before (powers of two).
+def _pad(history: np.ndarray) -> np.ndarray:
+    """int32[ROWS, T], users without items below."""
+    return np.pad(history, ((0, ROWS - len(history)), (0, 0)))
 
-    Attributes:
-      mean: float32[B, 2], of both statistics under the null.
-      deviation: float32[B, 2].
-      threshold: float32[B], the quantile of the largest standardised sum of a whole history.
+
+def read_ends(
+    perceiver: Perceiver, interactions: Interactions, end: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What each user's first `end` items say, no drift being looked for.
+
+    Args:
+      perceiver: of the crowd.
+      interactions: histories.
+      end: int64[U].
+
+    Returns:
+      alpha float32[U, M] and interest float32[U, D].
     """
+    latents = perceiver.latents
 
-    mean: np.ndarray
-    deviation: np.ndarray
-    threshold: np.ndarray
+    @jax.jit
+    @over_users
+    def prefer(memory: Memory) -> tuple[jax.Array, jax.Array]:
+        prior = first_prior(latents)
+        found = posterior(latents, prior, evidence(latents, prior, memory)[0])
+        return found.alpha, found.interest
+
+    positions = positions_of(interactions)
+    user = np.repeat(np.arange(interactions.n_users), interactions.lengths)
+    seen = positions < end[user]
+    items, user = interactions.items[seen], user[seen]
+    borders = np.searchsorted(user, np.arange(0, interactions.n_users + USERS, USERS))
+    alpha, interest = [], []
+    for block, (start, stop) in enumerate(itertools.pairwise(borders)):
+        of = jnp.asarray(user[start:stop] - block * USERS)
+        shown = jnp.asarray(items[start:stop])
+        sums = jax.ops.segment_sum(perceiver.readings[shown], of, USERS)
+        count = jax.ops.segment_sum(perceiver.mask[shown].astype(jnp.float32), of, USERS)
+        found = prefer(Memory(sums, count))
+        alpha.append(np.asarray(found[0]))
+        interest.append(np.asarray(found[1]))
+    rows = slice(interactions.n_users)
+    return np.concatenate(alpha)[rows], np.concatenate(interest)[rows]
 
 
-BUCKETS = 12
+def fit_threshold(
+    perceiver: Perceiver,
+    archetypes: Archetypes,
+    interactions: Interactions,
+    config: PmatConfig,
+    seed: int,
+) -> float:
+    """How large drift gets by chance, in train parts in shuffled order (design 3.7).
 
+    Shuffling does not undo a drift: it leaves a mixture of two users. Those whose own order shows a
+    drift are left out, and so on until the threshold stands, but never more than half.
 
-def length_bucket(position: np.ndarray) -> np.ndarray:
-    """int64, the bucket of a number of earlier interactions: 0, 1, 2-3, 4-7 …"""
-    return np.minimum(np.log2(np.maximum(position, 1)).astype(np.int64) + (position > 0), 11)
+    Args:
+      perceiver: of the crowd.
+      archetypes: prototypes.
+      interactions: histories; only their train parts are used.
+      config: window and quantile.
+      seed: of the shuffle, and of the users where there are more than NULL_USERS.
+
+    Returns:
+      The quantile over users of the largest score of a shuffled history; inf where none is long
+      enough to be judged.
+    """
+    rng = np.random.default_rng((seed, 7))
+    long = np.flatnonzero(split_end(interactions, "train") >= 2 * config.window)
+    if not len(long):
+        return np.inf
+    if len(long) > NULL_USERS:
+        long = np.sort(rng.choice(long, NULL_USERS, replace=False))
+    known = split_end(interactions, "train")[long]
+    user = np.repeat(np.arange(len(long)), known)
+    offsets = np.concatenate([[0], np.cumsum(known)])
+    inside = np.arange(len(user)) - offsets[user]
+    items = interactions.items[interactions.offsets[long][user] + inside]
+
+    def largest(order: np.ndarray) -> np.ndarray:
+        histories = Interactions(
+            interactions.user_ids[long], items[order], offsets, None, interactions.n_items
+        )
+        drift = read_all(perceiver, archetypes, histories, np.inf, config.window).drift
+        score = np.asarray(drift_score(jnp.asarray(drift.T)))
+        return np.maximum.reduceat(score, offsets[:-1])
+
+    own = largest(np.arange(len(items)))
+    chance = largest(np.lexsort((rng.random(len(items)), user)))
+    threshold = np.inf
+    for _ in range(20):
+        steady = own <= max(threshold, np.median(own))
+        found = np.quantile(chance[steady], config.quantile)
+        if found == threshold:
+            break
+        threshold = found
+    return float(threshold)
 
 
 def positions_of(interactions: Interactions) -> np.ndarray:
     """int64[nnz], how many interactions of the same user come before."""
     starts = np.repeat(interactions.offsets[:-1], interactions.lengths)
     return np.arange(len(interactions.items)) - starts
-
-
-def standardised_drift(drift: np.ndarray, position: np.ndarray, null: DriftNull) -> np.ndarray:
-    """float32[nnz], the sum of both statistics, each standardised by its null."""
-    bucket = length_bucket(position)
-    return ((drift - null.mean[bucket]) / null.deviation[bucket]).sum(axis=1)
-
-
-def drift_threshold(interactions: Interactions, null: DriftNull) -> np.ndarray:
-    """float32[nnz], the threshold that applies to each interaction: that of its whole history."""
-    bucket = length_bucket(split_end(interactions, "train"))
-    return np.repeat(null.threshold[bucket], interactions.lengths)
-
-
-def can_drift(position: np.ndarray, window: int) -> np.ndarray:
-    """Drift is judged once the short-term memory is full and as much lies before it."""
-    return position >= 2 * window
-
-
-def fit_null(
-    module: Pmat, frozen: Frozen, interactions: Interactions, config: PmatConfig, seed: int
-) -> DriftNull:
-    """The null: the same train parts in shuffled order (design 3.7).
-
-    Args:
-      module: PMAT.
-      frozen: its tables.
-      interactions: histories; only their train parts are used.
-      config: window and quantile.
-      seed: of the shuffle.
-    """
-    known = split_end(interactions, "train")
-    user = np.repeat(np.arange(interactions.n_users), known)
-    offsets = np.concatenate([[0], np.cumsum(known)])
-    inside = np.arange(len(user)) - np.repeat(offsets[:-1], known)
-    items = interactions.items[interactions.offsets[user] + inside]
-    rng = np.random.default_rng((seed, 7))
-    items = items[np.lexsort((rng.random(len(items)), user))]
-    shuffled = Interactions(interactions.user_ids, items, offsets, None, interactions.n_items)
-    drift = read_all(module, frozen, None, shuffled, np.zeros(len(known), np.int64)).drift
-    judged = can_drift(inside, config.window)
-    bucket = length_bucket(inside)
-    mean, deviation = np.zeros((BUCKETS, 2)), np.ones((BUCKETS, 2))
-    for b in range(BUCKETS):
-        rows = judged & (bucket == b)
-        if rows.sum() > 1:
-            mean[b], deviation[b] = drift[rows].mean(axis=0), drift[rows].std(axis=0) + 1e-6
-    null = DriftNull(mean, deviation, np.full(BUCKETS, np.inf))
-    score = np.where(judged, standardised_drift(drift, inside, null), -np.inf)
-    largest = np.full(len(known), -np.inf)
-    np.maximum.at(largest, user, score)
-    whole = length_bucket(known)
-    for b in range(BUCKETS):
-        of_bucket = largest[(whole == b) & np.isfinite(largest)]
-        if len(of_bucket):
-            null.threshold[b] = np.quantile(of_bucket, config.quantile)
-    return null

@@ -24,16 +24,13 @@ from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.fit import fit
 from semid_jax.quantize.kmeans import fit_kmeans
 from semid_jax.train.readings import (
-    DriftNull,
     Readings,
-    can_drift,
-    drift_threshold,
-    fit_null,
-    positions_of,
+    fit_threshold,
+    make_perceiver,
     read_all,
-    standardised_drift,
+    read_ends,
 )
-from semid_jax.train.tokenizer import Frozen, fit_pmat, freeze, make_module
+from semid_jax.train.tokenizer import Frozen, fit_pmat, freeze
 from semid_jax.types import Interactions, ItemFeatures
 
 
@@ -50,10 +47,7 @@ class Tokenizer:
       coarse: int32[A, N + 1], the write side.
       fine: uint8[A, N + 1, L].
       readings: of all users, before every interaction.
-      null: of drift.
-      drift: float32[nnz], standardised drift.
-      threshold: float32[nnz].
-      archetype: int32[nnz], the user's archetype before every interaction.
+      threshold: float64[], of drift.
     """
 
     module: Pmat
@@ -64,10 +58,7 @@ class Tokenizer:
     coarse: np.ndarray
     fine: np.ndarray
     readings: Readings
-    null: DriftNull
-    drift: np.ndarray
     threshold: np.ndarray
-    archetype: np.ndarray
 
     @property
     def views(self) -> ItemViews:
@@ -78,10 +69,6 @@ class Tokenizer:
     def centroids(self) -> Centroids:
         """What the codes stand for, as S1 uses it."""
         return Centroids(self.book.coarse, self.book.rotation, self.book.fine)
-
-    def fired(self, window: int, position: np.ndarray) -> np.ndarray:
-        """bool[nnz], where drift stands above its threshold."""
-        return can_drift(position, window) & (self.drift > self.threshold)
 
 
 def fit_archetypes(
@@ -128,8 +115,8 @@ def train_frozen(
 ) -> tuple[Pmat, Frozen]:
     """Trains PMAT and encodes the catalogue."""
     params = fit_pmat(features, interactions, config, width, seed)
-    module = make_module(features, config)
-    return module, freeze(module, params, features, popularity(interactions))
+    module = Pmat(features.modalities, config)
+    return module, freeze(module, params, features, popularity(interactions), seed)
 
 
 def make_tokenizer(
@@ -152,17 +139,12 @@ def make_tokenizer(
     """
     module, frozen = train_frozen(features, interactions, config, width, seed)
     known = split_end(interactions, "train")
-    first = read_all(module, frozen, None, interactions, known)
-    alpha = first.alpha[interactions.offsets[:-1] + known]
-    archetypes = fit_archetypes(module, frozen, alpha, first.interest, config.archetypes, seed)
+    perceiver = make_perceiver(frozen)
+    alpha, interest = read_ends(perceiver, interactions, known)
+    archetypes = fit_archetypes(module, frozen, alpha, interest, config.archetypes, seed)
     points = view_items(frozen, archetypes)
     book, coarse, fine = fit(points, train_items(interactions), quantize)
-    readings = read_all(module, frozen, archetypes, interactions, known)
-    null = fit_null(module, frozen, interactions, config, seed)
-    position = positions_of(interactions)
-    drift = standardised_drift(readings.drift, position, null)
-    threshold = drift_threshold(interactions, null)
-    fired = can_drift(position, config.window) & (drift > threshold)
+    threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
     return Tokenizer(
         module,
         frozen,
@@ -171,11 +153,8 @@ def make_tokenizer(
         book,
         np.asarray(coarse),
         np.asarray(fine),
-        readings,
-        null,
-        drift,
-        threshold,
-        np.where(fired, readings.archetype_short, readings.archetype),
+        read_all(perceiver, archetypes, interactions, threshold, config.window),
+        np.asarray(threshold),
     )
 
 

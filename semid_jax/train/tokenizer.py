@@ -13,16 +13,23 @@ from flax import struct
 from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, log_proposal, popularity, split_end
-from semid_jax.models import memory as memories
-from semid_jax.models.encoders import unit
+from semid_jax.models.encoders import encode, unit
 from semid_jax.models.fusion import fuse
-from semid_jax.models.memory import Memory
-from semid_jax.models.pmat import Pmat, PmatConfig, Population, Preference
+from semid_jax.models.memory import Memory, prefixes
+from semid_jax.models.perceiver import (
+    Latents,
+    Preference,
+    evidence,
+    first_prior,
+    over_users,
+    posterior,
+    read_items,
+)
+from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.models.pmat_losses import (
     balance_loss,
     contrast,
     next_item_loss,
-    reconstruction_loss,
 )
 from semid_jax.parallel import Parallel
 from semid_jax.types import Interactions, ItemFeatures
@@ -33,59 +40,31 @@ class Inputs:
     """What every tokenizer step reads.
 
     Attributes:
-      x: modality -> float32[N + 1, d_m].
+      e: float32[N + 1, M, D], encoded items.
       mask: bool[N + 1, M].
       log_popularity: float32[N + 1].
       cdf: float32[N + 1], of the proposal that candidates are drawn from.
       log_proposal: float32[N + 1].
     """
 
-    x: dict[str, jax.Array]
+    e: jax.Array
     mask: jax.Array
     log_popularity: jax.Array
     cdf: jax.Array
     log_proposal: jax.Array
 
 
-def make_inputs(features: ItemFeatures, interactions: Interactions) -> Inputs:
-    """Puts the features on the device, with a proposal half popular, half uniform."""
+def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) -> Inputs:
+    """Puts the items on the device, with a proposal half popular, half uniform."""
     counts = popularity(interactions)
     proposal = log_proposal(counts)
     return Inputs(
-        x={name: jnp.asarray(features.x[name]) for name in features.modalities},
+        e=encode(features, width),
         mask=jnp.asarray(features.mask),
         log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
         cdf=jnp.asarray(np.cumsum(np.exp(proposal))),
         log_proposal=jnp.asarray(proposal),
     )
-
-
-def make_module(features: ItemFeatures, config: PmatConfig) -> Pmat:
-    """The PMAT module for a data set's modalities."""
-    sizes = tuple(features.x[name].shape[1] for name in features.modalities)
-    return Pmat(features.modalities, sizes, config)
-
-
-def crowd(e: jax.Array, mask: jax.Array, weight: jax.Array) -> Population:
-    """Mean and spread of items, weighted.
-
-    Args:
-      e: float32[n, M, D].
-      mask: bool[n, M].
-      weight: float32[n].
-    """
-    w = weight[:, None] * mask
-    w = w / jnp.maximum(jnp.sum(w, axis=0), 1e-6)
-    mean = jnp.einsum("nm,nmd->md", w, e)
-    spread = jnp.einsum("nm,nm->m", w, jnp.sum((e - mean) ** 2, axis=-1))
-    return Population(mean, jnp.maximum(spread, 1e-3))
-
-
-def _contributions(
-    module: Pmat, params: Any, e: jax.Array, mask: jax.Array, population: Population
-) -> Memory:
-    weight = module.apply(params, e, method=Pmat.attention)
-    return memories.contribution(e, population.mean, weight, mask)
 
 
 def tokenizer_loss(
@@ -96,7 +75,7 @@ def tokenizer_loss(
     Args:
       module: PMAT.
       params: its parameters.
-      inputs: features and proposal.
+      inputs: items and proposal.
       history: int32[B, T], right-padded windows.
       key: draws positions, candidates and pairs.
 
@@ -104,24 +83,22 @@ def tokenizer_loss(
       The weighted sum and its parts.
     """
     config = module.config
-    B, T = history.shape
+    B = len(history)
     P, S, W = config.positions, config.candidates, config.window
     position_key, candidate_key, user_key, other_key = jax.random.split(key, 4)
     drawn = jax.random.uniform(candidate_key, (S,)) * inputs.cdf[-1]
     candidate = jnp.clip(jnp.searchsorted(inputs.cdf, drawn, side="right"), 1, None)
     candidate = jnp.minimum(candidate, inputs.cdf.shape[0] - 1)
-    shown = jnp.concatenate([history.reshape(-1), candidate])
-    x = {name: table[shown] for name, table in inputs.x.items()}
-    mask = inputs.mask[shown]
-    e = module.apply(params, x, method=Pmat.encode)
-    history_e, candidate_e = e[: B * T], e[B * T :]
-    history_mask, candidate_mask = mask[: B * T], mask[B * T :]
-    population = jax.lax.stop_gradient(
-        crowd(history_e, history_mask, (history.reshape(-1) > 0).astype(jnp.float32))
+    candidate_e, candidate_mask = inputs.e[candidate], inputs.mask[candidate]
+    log_count = inputs.log_proposal[candidate] + jnp.log(float(S))
+    log_popularity = inputs.log_popularity[candidate]
+    latents: Latents = module.apply(
+        params, candidate_e, candidate_mask, log_popularity, log_count, method=Pmat.latents
     )
-    added = _contributions(module, params, history_e, history_mask, population)
-    added = jax.tree.map(lambda a: a.reshape(B, T, *a.shape[1:]), added)
-    long, short = memories.prefixes(added, W)
+    prior = first_prior(latents)
+    read = read_items(latents, inputs.e[history], inputs.mask[history])
+    added = Memory(read, inputs.mask[history].astype(jnp.float32))
+    long, short = prefixes(added, W)
 
     length = jnp.sum(history > 0, axis=1, keepdims=True)
     u = jax.random.uniform(position_key, (B, P))
@@ -130,71 +107,51 @@ def tokenizer_loss(
     weight = ((length > 1) & (position > 0)).astype(jnp.float32).reshape(-1)
     row = jnp.arange(B)[:, None]
 
-    def pick(m: Memory) -> Memory:
-        return jax.tree.map(lambda a: a[row, position].reshape(B * P, *a.shape[2:]), m)
+    def prefer(m: Memory, rows: jax.Array) -> Preference:
+        m = jax.tree.map(lambda a: a[row, position].reshape(B * P, *a.shape[2:])[rows], m)
+        of_one = lambda m: posterior(latents, prior, evidence(latents, prior, m)[0])  # noqa: E731
+        return over_users(of_one)(m)
 
-    preference: Preference = module.apply(params, pick(long), population, method=Pmat.preference)
-    recent: Preference = module.apply(params, pick(short), population, method=Pmat.preference)
+    preference = prefer(long, jnp.arange(B * P))
     target = history[row, position].reshape(-1)
-    target_e = history_e.reshape(B, T, *history_e.shape[1:])[row, position]
-    target_e = target_e.reshape(B * P, *target_e.shape[2:])
+    target_e = inputs.e[target]
 
-    scores = module.apply(
-        params,
-        preference,
-        candidate_e,
-        candidate_mask,
-        inputs.log_popularity[candidate],
-        method=Pmat.score,
-    )
-    target_score = module.apply(
-        params,
-        preference,
-        target_e,
-        inputs.mask[target],
-        inputs.log_popularity[target],
-        method=Pmat.score_own,
-    )
-    log_count = inputs.log_proposal[candidate] + jnp.log(float(S))
+    centred = (candidate_e - latents.mean) * candidate_mask[..., None]
+    scores = module.apply(params, preference, centred, log_popularity, method=Pmat.score)
+    centred = (target_e - latents.mean) * inputs.mask[target][..., None]
+    own = inputs.log_popularity[target]
+    target_score = module.apply(params, preference, centred, own, method=Pmat.score_own)
     hit = target[:, None] == candidate
     next_item = next_item_loss(target_score, scores, log_count, hit, weight)
-
-    rebuilt = module.apply(params, candidate_e, method=Pmat.reconstruct)
-    candidate_x = {name: table[B * T :] for name, table in x.items()}
-    has = {name: candidate_mask[:, m] for m, name in enumerate(module.modalities)}
-    reconstruction = reconstruction_loss(candidate_x, rebuilt, has)
 
     # Consistency: one item under two users, and under one user's long and short weights.
     n = min(S, 256)
     first = jax.random.randint(user_key, (n,), 0, B * P)
     second = jax.random.randint(other_key, (n,), 0, B * P)
 
+    now = jnp.arange(B) * P + (P - 1)
+    recent = prefer(short, jnp.concatenate([first, now]))
+
     def seen_by(who: Preference, users: jax.Array) -> jax.Array:
         gate = module.apply(params, who.interest[users], method=Pmat.gate)
         return fuse(candidate_e[:n], candidate_mask[:n], who.alpha[users], gate)
 
     z = seen_by(preference, first)
-    consistency = contrast(z, seen_by(preference, second)) + contrast(z, seen_by(recent, first))
+    consistency = contrast(z, seen_by(preference, second))
+    consistency += contrast(z, seen_by(recent, jnp.arange(n)))
     # The updated read side stays closer to its user's long-term interest than to other users'.
-    now = jnp.arange(B) * P + (P - 1)
     window_e = target_e.reshape(B, P, *target_e.shape[1:])
     window_mask = inputs.mask[target].reshape(B, P, -1)
-    read_gate = module.apply(params, recent.interest[now], method=Pmat.gate)
-    read = fuse(window_e, window_mask, recent.alpha[now][:, None], read_gate[:, None])
-    consistency += contrast(jnp.mean(unit(read), axis=1), preference.interest[now])
+    read_gate = module.apply(params, recent.interest[n:], method=Pmat.gate)
+    side = fuse(window_e, window_mask, recent.alpha[n:, None], read_gate[:, None])
+    consistency += contrast(jnp.mean(unit(side), axis=1), preference.interest[now])
     balance = balance_loss(preference.alpha, weight)
     parts = {
         "next_item_loss": next_item,
-        "reconstruction_loss": reconstruction,
         "consistency_loss": consistency,
         "balance_loss": balance,
     }
-    total = (
-        next_item
-        + config.reconstruction * reconstruction
-        + config.consistency * consistency
-        + config.balance * balance
-    )
+    total = next_item + config.consistency * consistency + config.balance * balance
     return total, parts
 
 
@@ -234,22 +191,13 @@ def fit_pmat(
     Returns:
       Parameters.
     """
-    module = make_module(features, config)
-    inputs = make_inputs(features, interactions)
+    module = Pmat(features.modalities, config)
+    inputs = make_inputs(features, interactions, config.width)
     rng = np.random.default_rng((seed, 1))
     key = jax.random.key(seed)
-    one = {name: table[:1] for name, table in inputs.x.items()}
-    m, d = len(module.modalities), config.width
-    blank = Memory(
-        jnp.zeros((1, m, d)),
-        jnp.zeros((1, m)),
-        jnp.zeros((1, m, d)),
-        jnp.zeros((1, m)),
-        jnp.zeros((1, m)),
-    )
-    population = Population(jnp.zeros((m, d)), jnp.ones(m))
     parallel = Parallel("shard_map", devices)
-    params = module.init(key, one, blank, population, method=Pmat.initialise)
+    params = module.init(key, inputs.e[1:2], method=Pmat.initialise)
+    params = start_tastes(module, params, inputs, interactions, rng)
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.lr, min(50, config.steps // 2), max(config.steps, 2)
     )
@@ -288,6 +236,48 @@ def fit_pmat(
     return parallel.fetch(params)
 
 
+def start_tastes(
+    module: Pmat,
+    params: Any,
+    inputs: Inputs,
+    interactions: Interactions,
+    rng: np.random.Generator,
+) -> Any:
+    """Starts the tastes from those of some users, by how their items differ from the crowd's.
+
+    Args:
+      module: PMAT.
+      params: as initialised.
+      inputs: encoded items.
+      interactions: histories; only their train parts are used.
+      rng: draws the users, long histories more often.
+    """
+    known = split_end(interactions, "train")
+    K = module.config.tastes
+    users = rng.choice(len(known), K, replace=len(known) < K, p=known / known.sum())
+    windows = sample_windows(interactions, users, min(int(known.max()), 64), rng)
+    counts = popularity(interactions)
+    crowd = rng.choice(len(counts), 4096, p=counts / counts.sum())
+    items, place = np.unique(np.concatenate([windows.ravel(), crowd]), return_inverse=True)
+    e = np.asarray(inputs.e[items])
+    mask = np.asarray(inputs.mask[items], np.float32)
+    inner = dict(params["params"])
+    of_windows, of_crowd = place[: windows.size].reshape(windows.shape), place[windows.size :]
+    for m, name in enumerate(module.modalities):
+        weight = mask[of_crowd, m] / max(mask[of_crowd, m].sum(), 1.0)
+        mean = weight @ e[of_crowd, m]
+        centred = (e[:, m] - mean) * mask[:, m : m + 1]
+        covariance = (centred[of_crowd] * weight[:, None]).T @ centred[of_crowd]
+        ridge = 0.3 * np.trace(covariance) / len(covariance) + 1e-6
+        sums = (centred[of_windows] * (windows > 0)[..., None]).sum(axis=1)
+        start = np.linalg.solve(covariance + ridge * np.eye(len(covariance)), sums.T).T
+        start += 1e-3 * rng.standard_normal(start.shape)
+        size = np.sqrt((start**2).mean(axis=1, keepdims=True))
+        like = inner[f"taste_{name}"]
+        inner[f"taste_{name}"] = jnp.asarray(0.04 * start / size, like.dtype)
+    return {**params, "params": inner}
+
+
 @struct.dataclass
 class Frozen:
     """PMAT after training: all that later stages need of it.
@@ -296,35 +286,42 @@ class Frozen:
       params: of the module.
       e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
       mask: bool[N + 1, M].
-      attention: float32[N + 1, M], weight of each item in its summary.
-      population: the crowd of training interactions.
+      latents: of the crowd of training interactions.
+      readings: float32[N + 1, M, K], what the tastes read in each item.
     """
 
     params: Any
     e: jax.Array
     mask: jax.Array
-    attention: jax.Array
-    population: Population
+    latents: Latents
+    readings: jax.Array
 
 
-def freeze(module: Pmat, params: Any, features: ItemFeatures, counts: np.ndarray) -> Frozen:
-    """Encodes all items once.
+CROWD = 65536  # items at most that stand for the crowd
+
+
+def freeze(
+    module: Pmat, params: Any, features: ItemFeatures, counts: np.ndarray, seed: int
+) -> Frozen:
+    """Normalises the perceiver by the crowd and reads all items once.
 
     Args:
       module: PMAT.
       params: trained.
       features: normalised features.
       counts: int64[N + 1], training interactions per item.
+      seed: of the items that stand for the crowd, where there are more than CROWD.
     """
-    encode = jax.jit(lambda p, x: module.apply(p, x, method=Pmat.encode))
-    rows = len(counts)
-    chunk = 65536
-    parts = [
-        encode(params, {k: jnp.asarray(v[at : at + chunk]) for k, v in features.x.items()})
-        for at in range(0, rows, chunk)
-    ]
-    e = jnp.concatenate(parts) * jnp.asarray(features.mask)[..., None]
-    attention = module.apply(params, e, method=Pmat.attention)
+    e, rows = encode(features, module.config.width), len(counts)
     mask = jnp.asarray(features.mask)
-    population = crowd(e, mask, jnp.asarray(counts, jnp.float32))
-    return Frozen(params, e, mask, attention, population)
+    log_proposal_of = log_proposal(counts)
+    crowd, log_drawn = np.arange(1, rows), np.zeros(rows - 1, np.float32)
+    if len(crowd) > CROWD:
+        share = np.exp(log_proposal_of[1:].astype(np.float64))
+        rng = np.random.default_rng((seed, 8))
+        crowd = 1 + rng.choice(rows - 1, CROWD, p=share / share.sum())
+        log_drawn = log_proposal_of[crowd]
+    log_popularity = jnp.asarray(np.log(counts[crowd] + 1.0), jnp.float32)
+    some = e[crowd], mask[crowd], log_popularity, jnp.asarray(log_drawn)
+    latents = jax.jit(lambda p, *a: module.apply(p, *a, method=Pmat.latents))(params, *some)
+    return Frozen(params, e, mask, latents, read_items(latents, e, mask))

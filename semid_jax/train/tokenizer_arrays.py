@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
+from semid_jax import artifacts
 from semid_jax.models.fusion import Archetypes
-from semid_jax.models.pmat import PmatConfig, Population
+from semid_jax.models.perceiver import Latents
+from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize import codebook
-from semid_jax.train.readings import DriftNull, Readings
+from semid_jax.train.readings import Readings
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.train.tokenizer import Frozen, make_module
-from semid_jax.types import ItemFeatures
+from semid_jax.train.tokenizer import Frozen
 
-_READINGS = ("alpha", "alpha_short", "interest", "drift", "archetype", "archetype_short")
-_PLAIN = ("points", "coarse", "fine", "drift", "threshold", "archetype")
+_READINGS = ("alpha", "alpha_short", "drift", "fired", "archetype")
+_LATENTS = ("taste", "mean", "strength", "log_z", "cross", "log_weights", "log_tastes")
+_PLAIN = ("points", "coarse", "fine", "threshold")
 
 
 def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     """All arrays of a tokenizer, by name."""
-    frozen, archetypes, null = tokenizer.frozen, tokenizer.archetypes, tokenizer.null
+    frozen, archetypes = tokenizer.frozen, tokenizer.archetypes
     params = traverse_util.flatten_dict(frozen.params, sep="/")
     arrays = {f"pmat/{name}": np.asarray(value) for name, value in params.items()}
     arrays |= {
@@ -31,22 +35,26 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     arrays |= {
         "frozen/e": np.asarray(frozen.e),
         "frozen/mask": np.asarray(frozen.mask),
-        "frozen/attention": np.asarray(frozen.attention),
-        "frozen/mean": np.asarray(frozen.population.mean),
-        "frozen/spread": np.asarray(frozen.population.spread),
+        "frozen/readings": np.asarray(frozen.readings),
         "archetypes/alpha": np.asarray(archetypes.alpha),
         "archetypes/interest": np.asarray(archetypes.interest),
         "archetypes/gate": np.asarray(archetypes.gate),
-        "null/mean": null.mean,
-        "null/deviation": null.deviation,
-        "null/threshold": null.threshold,
     }
+    arrays |= {f"latents/{name}": np.asarray(getattr(frozen.latents, name)) for name in _LATENTS}
     return arrays
 
 
-def from_arrays(
-    arrays: dict[str, np.ndarray], features: ItemFeatures, config: PmatConfig
-) -> Tokenizer:
+def load(directory: Path) -> Tokenizer:
+    """The tokenizer of a run: `directory` is WORKDIR/tokenizer.
+
+    Raises:
+      InputError: no tokenizer's artefact, or a torn one.
+    """
+    arrays, manifest = artifacts.read(directory, "tokenizer")
+    return from_arrays(arrays, PmatConfig(**manifest["config"]["tokenizer"]))
+
+
+def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     """The inverse of `to_arrays`."""
 
     def group(name: str) -> dict[str, np.ndarray]:
@@ -56,15 +64,16 @@ def from_arrays(
     params = traverse_util.unflatten_dict(
         {k: jnp.asarray(v) for k, v in group("pmat").items()}, sep="/"
     )
+    of_tastes = [name for name in params["params"] if name.startswith("taste_prior_")]
+    modalities = tuple(sorted(name.removeprefix("taste_prior_") for name in of_tastes))
     frozen = group("frozen")
-    population = Population(jnp.asarray(frozen["mean"]), jnp.asarray(frozen["spread"]))
-    e, mask, attention = (jnp.asarray(frozen[name]) for name in ("e", "mask", "attention"))
+    e, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "mask", "readings"))
+    latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
-        module=make_module(features, config),
-        frozen=Frozen(params, e, mask, attention, population),
+        module=Pmat(modalities, config),
+        frozen=Frozen(params, e, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
         readings=Readings(**group("readings")),
-        null=DriftNull(**group("null")),
         **{name: arrays[name] for name in _PLAIN},
     )

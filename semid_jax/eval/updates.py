@@ -1,0 +1,108 @@
+"""What an incremental update of the read side buys, costs and keeps, beside doing nothing or all.
+
+Design part 3.7: a user whose drift was noticed may be read in the old codes ("stale"), in codes
+moved step by step ("incremental", what is served), or with every item encoded anew ("full").
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semid_jax.eval.model import ReadSide
+from semid_jax.eval.ranking import named, paired_difference, ranking_metrics, summary
+from semid_jax.quantize.codebook import decode
+from semid_jax.train.semantic_ids import Tokenizer
+
+BATCH = 256  # users whose codes are decoded at once
+
+
+def update_metrics(
+    tokenizer: Tokenizer,
+    after: ReadSide,
+    before: ReadSide,
+    fired: np.ndarray,
+    rank: Callable[[ReadSide], np.ndarray],
+) -> dict[str, float]:
+    """Churn, consistency and accuracy of the users who were updated.
+
+    Args:
+      tokenizer: of the run.
+      after: read sides after the update.
+      before: the same users' before it.
+      fired: bool[U], who was updated.
+      rank: read sides to the ranks of their targets, int32[u].
+
+    Returns:
+      "updated_users" (share), "churn", and where there are any: of "stale" and "full", against the
+      incremental codes, "code_overlap_…" (share of equal codes) and "cosine_…" (mean cosine of what
+      the codes stand for); of all three "updated_ndcg@10_…"; "update_gain…", the paired difference
+      of incremental and stale, and "full_gain…", of incremental and full, with intervals.
+    """
+    rows = np.flatnonzero(fired)
+    found = {"updated_users": float(fired.mean()), "churn": churn(after, before, fired)}
+    if not len(rows) or tokenizer.book.kind != "hierarchical":
+        return found
+    incremental = after.take(rows)
+    column = incremental.archetype[:, None]
+    full = dataclasses.replace(
+        incremental,
+        coarse=tokenizer.coarse[column, incremental.history],
+        fine=tokenizer.fine[column, incremental.history],
+    )
+    sides = {"stale": before.take(rows), "incremental": incremental, "full": full}
+    gains: dict[str, np.ndarray] = {}
+    for name, side in sides.items():
+        gains[name] = ranking_metrics(rank(side))["ndcg@10"]
+        found |= named_of(summary({"updated_ndcg@10": gains[name]}), name)
+        if name != "incremental":
+            found[f"code_overlap_{name}"] = 1.0 - _moved(incremental, side)
+            found[f"cosine_{name}"] = _cosine(tokenizer, incremental, side)
+    found |= named("update_gain", paired_difference(gains["incremental"], gains["stale"]))
+    return found | named("full_gain", paired_difference(gains["incremental"], gains["full"]))
+
+
+def named_of(values: dict[str, float], suffix: str) -> dict[str, float]:
+    """Puts a suffix behind each metric's name, before that of its interval."""
+    found = {}
+    for name, value in values.items():
+        end = next((e for e in ("_low", "_high") if name.endswith(e)), "")
+        found[f"{name.removesuffix(end)}_{suffix}{end}"] = value
+    return found
+
+
+def churn(after: ReadSide, before: ReadSide, fired: np.ndarray) -> float:
+    """Share of the read side's codes that the updates moved, over the updated users."""
+    if not fired.any():
+        return 0.0
+    rows = np.flatnonzero(fired)
+    return _moved(after.take(rows), before.take(rows))
+
+
+def _moved(left: ReadSide, right: ReadSide) -> float:
+    """Share of codes that differ, padding left out."""
+    mask = left.history > 0
+    coarse = (left.coarse != right.coarse) & mask
+    fine = (left.fine != right.fine) & mask[..., None]
+    return float((coarse.sum() + fine.sum()) / (mask.sum() * (1 + left.fine.shape[-1])))
+
+
+def _cosine(tokenizer: Tokenizer, left: ReadSide, right: ReadSide) -> float:
+    """Mean cosine of what the codes of both stand for, over items."""
+
+    @jax.jit
+    def cosines(*codes: jax.Array) -> jax.Array:
+        a, b = decode(tokenizer.book, *codes[:2]), decode(tokenizer.book, *codes[2:])
+        size = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
+        return jnp.sum(a * b, axis=-1) / jnp.maximum(size, 1e-9)
+
+    mask = left.history > 0
+    flat = [side[mask] for side in (left.coarse, left.fine, right.coarse, right.fine)]
+    step = BATCH * left.history.shape[1]
+    parts = [cosines(*(jnp.asarray(f[at : at + step]) for f in flat)) for at in
+             range(0, len(flat[0]), step)]  # fmt: skip
+    return float(np.concatenate([np.asarray(p) for p in parts]).mean())
