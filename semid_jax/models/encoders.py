@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -36,3 +37,21 @@ def encode(features: ItemFeatures, width: int) -> jax.Array:
         part = unit(x, 1e-12) * features.present[name][:, None]
         parts.append(part @ turn[: x.shape[1]])
     return jnp.stack(parts, axis=1)
+
+
+class Refiner(nn.Module):
+    """e[m] to h[m], what z takes of a modality: e, a linear map of it and a two-layer perceptron's.
+
+    Both start at zero, so that h is e before the first step.
+    """
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, e: jax.Array) -> jax.Array:
+        """Unit float[..., D] to unit float[..., D]; zero stays zero."""
+        width, zeros = e.shape[-1], nn.initializers.zeros
+        turned = nn.Dense(width, use_bias=False, kernel_init=zeros, name="linear")(e)
+        inner = jax.nn.gelu(nn.Dense(self.hidden, use_bias=False, name="hidden")(e))
+        bent = nn.Dense(width, use_bias=False, kernel_init=zeros, name="out")(inner)
+        return unit(e + turned + bent)
