@@ -56,7 +56,8 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     expected = user_query(generator, params, views, centroids, index.tables, *of_users)
     _, states, taste = user_vectors(generator, params, views, centroids, *of_users)
     content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
-    content = content[:, None] + CONFIG.likeness * np.asarray(taste)
+    content = np.broadcast_to(content[:, None], taste.shape), CONFIG.likeness * np.asarray(taste)
+    content = np.concatenate(content, axis=-1)
     known = views, centroids
     for _ in range(2):
         seen = 0
