@@ -63,8 +63,9 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
             present = [m for m in range(M) if views.mask[i, m]]
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
             for m in present:
-                liked[a, i, m] = float(views.archetypes.alpha[a, m]) / share * views.e[i, m]
-            z[a, i] = (1 + views.archetypes.gate[a]) * liked[a, i].sum(axis=0)
+                part = float(views.archetypes.alpha[a, m]) / share
+                liked[a, i, m] = part * views.e[i, m]
+                z[a, i] += (1 + views.archetypes.gate[a]) * part * views.h[i, m]
         y[a] = z[a] @ V + u
         y[a, 0] = 0
     column = archetype[:, None]

@@ -45,6 +45,7 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     params = generator.init(jax.random.key(0), centroids, *blank)
     views = ItemViews(
         jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
+        jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
         jnp.ones((N + 1, 2), bool),
         Archetypes(jnp.ones((A, 2)) / 2, jnp.zeros((A, Z)), jnp.ones((A, Z)) / 10),
     )
@@ -55,7 +56,8 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     expected = user_query(generator, params, views, centroids, index.tables, *of_users)
     _, states, taste = user_vectors(generator, params, views, centroids, *of_users)
     content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
-    content = content[:, None] + CONFIG.likeness * np.asarray(taste)
+    content = np.broadcast_to(content[:, None], taste.shape), CONFIG.likeness * np.asarray(taste)
+    content = np.concatenate(content, axis=-1)
     known = views, centroids
     for _ in range(2):
         seen = 0

@@ -4,13 +4,16 @@ import dataclasses
 
 import jax
 import numpy as np
+from flax import traverse_util
 
 from semid_jax.data.sequences import train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
-from semid_jax.models.pmat import PmatConfig
-from semid_jax.train.tokenizer import fit_pmat
+from semid_jax.models.encoders import Refiner
+from semid_jax.models.pmat import Pmat, PmatConfig
+from semid_jax.train.tokenizer import fit_pmat, sample_windows
+from semid_jax.train.tokenizer_loss import make_inputs, tokenizer_loss
 
 CONFIG = PmatConfig(width=16, steps=6, batch_size=8, positions=4, candidates=64)
 
@@ -26,3 +29,44 @@ def test_two_devices_train_as_one():
     single = dataclasses.replace(CONFIG, batch_size=1)
     few = fit_pmat(features, raw.interactions, single, 30, 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(few))
+
+
+def test_what_z_learns_does_not_reach_the_perceiver():
+    raw = generate(SyntheticConfig(users=60, items=80, topics=4))
+    features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
+    module = Pmat(features.modalities, CONFIG)
+    inputs = make_inputs(features, raw.interactions, CONFIG.width)
+    params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
+    history = sample_windows(raw.interactions, np.arange(8), 20, np.random.default_rng(0))
+
+    def part(name):
+        found = jax.grad(
+            lambda p: tokenizer_loss(module, p, inputs, history, jax.random.key(1))[1][name]
+        )(params)["params"]
+        flat = traverse_util.flatten_dict(found, sep="/")
+        return {name for name, value in flat.items() if np.abs(value).max() > 0}
+
+    def of(*names):
+        return {n for n in flat_names if n.startswith(names)}
+
+    flat_names = set(traverse_util.flatten_dict(params["params"], sep="/"))
+    refined = part("refined_loss")
+    assert refined
+    assert refined <= of("refiner", "gate", "log_scale_refined")
+    perceived = part("next_item_loss")
+    assert of("taste", "log_strength", "popularity") <= perceived
+    assert not perceived & of("refiner", "gate", "log_scale_refined")
+
+
+def test_refiners_start_as_nothing_and_leave_what_is_missing():
+    e = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
+    e /= np.linalg.norm(e, axis=-1, keepdims=True)
+    e[2] = 0
+    refiner = Refiner(16)
+    params = refiner.init(jax.random.key(0), e)
+    np.testing.assert_allclose(refiner.apply(params, e), e, atol=1e-5)
+    moved = jax.tree.map(lambda a: a + 0.1, params)
+    h = np.asarray(refiner.apply(moved, e))
+    assert np.abs(h[0] - e[0]).max() > 0.01
+    np.testing.assert_array_equal(h[2], 0)
+    np.testing.assert_allclose(np.linalg.norm(np.delete(h, 2, 0), axis=-1), 1, atol=1e-5)

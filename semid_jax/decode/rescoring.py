@@ -1,11 +1,12 @@
 """S2: the best items under S1 ranked again with the dense term (design, part 5).
 
     S2(s, i) = S1(s, i) + <s, V z_i + u_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]>
-             + rho [i in the history],      z_i = (1 + gate) * sum_m alpha~[i, m] e[i, m] .
+             + rho [i in the history],      z_i = (1 + gate) * sum_m alpha~[i, m] h[i, m] .
 
-alpha~ depends on the user's own weights, so no table of item vectors is kept; as z is linear in e,
-both terms are sum_m alpha~[i, m] <(1 + gate) * V^T s + k_m p_m, e[i, m]>. Of a large catalogue only
-the R items that S1 has found are looked up; of a small one all are scored, which is faster.
+alpha~ depends on the user's own weights, so no table of item vectors is kept; as z is linear in h,
+both terms are sum_m alpha~[i, m] (<(1 + gate) * V^T s, h[i, m]> + <k_m p_m, e[i, m]>): one product
+with h and e side by side. Of a large catalogue only the R items that S1 has found are looked up; of
+a small one all are scored, which is faster.
 """
 
 from __future__ import annotations
@@ -31,13 +32,13 @@ class DenseItems:
     """The catalogue's side of the dense term.
 
     Attributes:
-      e: float32[N + 1, M, D_z], encoded items, zero where one lacks the modality.
+      content: float32[N + 1, M, 2 D_z], h and e of the items, zero where one lacks the modality.
       mask: bool[N + 1, M].
       free: float32[N + 1, D], u; None without.
       repeat: rho, float32[].
     """
 
-    e: jax.Array
+    content: jax.Array
     mask: jax.Array
     free: jax.Array | None
     repeat: jax.Array
@@ -54,7 +55,7 @@ def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.
     Returns:
       float32[B, R].
     """
-    if len(items.e) <= WHOLE * found.shape[1]:
+    if len(items.mask) <= WHOLE * found.shape[1]:
         scores = jnp.take_along_axis(_scores_of_all(items, query), found, axis=1)
     else:
         scores = _scores_of_found(items, query, found)
@@ -64,7 +65,8 @@ def dense_scores(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.
 
 def _scores_of_found(items: DenseItems, query: DenseQuery, found: jax.Array) -> jax.Array:
     """float32[B, R]: what was found is looked up."""
-    by_modality = jnp.einsum("brmd,bmd->brm", items.e[found], query.content, precision=PRECISION)
+    content = items.content[found]
+    by_modality = jnp.einsum("brmd,bmd->brm", content, query.content, precision=PRECISION)
     scores = jnp.sum(shares(query.alpha[:, None], items.mask[found]) * by_modality, axis=-1)
     if items.free is not None:
         free = items.free[found]
@@ -74,10 +76,10 @@ def _scores_of_found(items: DenseItems, query: DenseQuery, found: jax.Array) -> 
 
 def _scores_of_all(items: DenseItems, query: DenseQuery) -> jax.Array:
     """float32[B, N + 1]: a product of matrices."""
-    content = (query.alpha[..., None] * query.content).reshape(len(query.state), -1)
-    e = items.e.reshape(len(items.e), -1)
-    weight = jnp.dot(query.alpha, items.mask.T.astype(e.dtype), precision=PRECISION)
-    scores = jnp.dot(content, e.T, precision=PRECISION) / jnp.maximum(weight, 1e-6)
+    asked = (query.alpha[..., None] * query.content).reshape(len(query.state), -1)
+    content = items.content.reshape(len(items.mask), -1)
+    weight = jnp.dot(query.alpha, items.mask.T.astype(asked.dtype), precision=PRECISION)
+    scores = jnp.dot(asked, content.T, precision=PRECISION) / jnp.maximum(weight, 1e-6)
     if items.free is not None:
         scores = scores + jnp.dot(query.state, items.free.T, precision=PRECISION)
     return scores

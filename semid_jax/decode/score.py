@@ -38,7 +38,7 @@ class DenseQuery:
 
     Attributes:
       state: float32[B, D], s.
-      content: float32[B, M, D_z], (1 + gate) * V^T s + k_m p_m.
+      content: float32[B, M, 2 D_z], (1 + gate) * V^T s and k_m p_m side by side.
       alpha: float32[B, M], the user's weights.
       history: int32[B, T], the user's items, 0 = none.
     """

@@ -89,7 +89,8 @@ def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseIte
         return None
     free = params["params"]["free"] if generator.has_free else None
     repeat = generator.apply(params, method=Generator.repeat)
-    return DenseItems(views.e, views.mask, free, repeat)
+    content = jnp.concatenate([views.h, views.e], axis=-1)
+    return DenseItems(content, views.mask, free, repeat)
 
 
 @functools.partial(jax.jit, static_argnames=("generator",))
@@ -188,8 +189,9 @@ def dense_query(
     """
     likeness = generator.apply(params, method=Generator.likeness_by)
     asked = jnp.dot(state, params["params"]["dense_in"].T, precision=PRECISION)
-    asked = ((1.0 + archetypes.gate[row]) * asked)[:, None] + likeness[:, None] * taste
-    return DenseQuery(state, asked, alpha, history)
+    asked = jnp.broadcast_to(((1.0 + archetypes.gate[row]) * asked)[:, None], taste.shape)
+    content = jnp.concatenate([asked, likeness[:, None] * taste], axis=-1)
+    return DenseQuery(state, content, alpha, history)
 
 
 @jax.jit

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -14,14 +17,15 @@ def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
 
 
 def encode(features: ItemFeatures, width: int) -> jax.Array:
-    """e[i, m]: the direction of an item's first D principal components.
+    """e[i, m]: the direction of an item's first D principal components, turned by modality.
 
-    Nothing is learned here. An encoder that was trained, on next items or to reconstruct, lost a
-    quarter of what neighbours in e say of the next item (BUILD_NOTES.md).
+    The turn keeps modalities narrower than D out of each other's way in their sum z. Nothing is
+    learned here. An encoder that was trained, on next items or to reconstruct, lost a quarter of
+    what neighbours in e say of the next item (BUILD_NOTES.md).
 
     Args:
       features: normalised features, components by falling variance.
-      width: D; narrower modalities are filled up with zeros.
+      width: D.
 
     Returns:
       float32[N + 1, M, D], unit norm; zero where an item lacks the modality.
@@ -29,6 +33,25 @@ def encode(features: ItemFeatures, width: int) -> jax.Array:
     parts = []
     for name in features.modalities:
         x = jnp.asarray(features.x[name][:, :width])
+        turn = jax.random.orthogonal(jax.random.key(zlib.crc32(name.encode())), width)
         part = unit(x, 1e-12) * features.present[name][:, None]
-        parts.append(jnp.pad(part, ((0, 0), (0, width - x.shape[1]))))
+        parts.append(part @ turn[: x.shape[1]])
     return jnp.stack(parts, axis=1)
+
+
+class Refiner(nn.Module):
+    """e[m] to h[m], what z takes of a modality: e, a linear map of it and a two-layer perceptron's.
+
+    Both start at zero, so that h is e before the first step.
+    """
+
+    hidden: int
+
+    @nn.compact
+    def __call__(self, e: jax.Array) -> jax.Array:
+        """Unit float[..., D] to unit float[..., D]; zero stays zero."""
+        width, zeros = e.shape[-1], nn.initializers.zeros
+        turned = nn.Dense(width, use_bias=False, kernel_init=zeros, name="linear")(e)
+        inner = jax.nn.gelu(nn.Dense(self.hidden, use_bias=False, name="hidden")(e))
+        bent = nn.Dense(width, use_bias=False, kernel_init=zeros, name="out")(inner)
+        return unit(e + turned + bent)

@@ -59,11 +59,13 @@ class ItemViews:
 
     Attributes:
       e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
+      h: float32[N + 1, M, D], the same as z takes them.
       mask: bool[N + 1, M].
       archetypes: A prototypes.
     """
 
     e: jax.Array
+    h: jax.Array
     mask: jax.Array
     archetypes: Archetypes
 
@@ -80,7 +82,7 @@ def see(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
       float32[..., D].
     """
     of = views.archetypes
-    return fuse(views.e[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
+    return fuse(views.h[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
 
 
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semid_jax.models.encoders import Refiner, unit
 from semid_jax.models.perceiver import Latents, Preference, Prior, fit_latents, simplex
 
 
@@ -22,6 +23,7 @@ class PmatConfig:
 
     Attributes:
       width: D, width of e and z.
+      hidden: width of the refiners' hidden layer.
       archetypes: A; 1 is the static tokenizer.
       tastes: K, latents of the perceiver per modality.
       window: W, the short-term memory.
@@ -38,6 +40,7 @@ class PmatConfig:
     """
 
     width: int = 128
+    hidden: int = 256
     archetypes: int = 8
     tastes: int = 24
     window: int = 10
@@ -54,7 +57,7 @@ class PmatConfig:
 
 
 class Pmat(nn.Module):
-    """Perceiver and gate. `modalities` is sorted; parameters are named after them."""
+    """Perceiver, refiners and gate. `modalities` is sorted; parameters are named after them."""
 
     modalities: tuple[str, ...]
     config: PmatConfig
@@ -68,11 +71,13 @@ class Pmat(nn.Module):
         # Only directions count; short vectors turn faster under Adam.
         short = nn.initializers.normal(0.04)
         self.tastes = [self.param(f"taste_{name}", short, shape) for name in names]
+        self.refiners = [Refiner(c.hidden, name=f"refiner_{name}") for name in names]
         self.taste_priors = [self.param(f"taste_prior_{name}", zeros, shape[:1]) for name in names]
         self.weight_priors = [self.param(f"weight_prior_{name}", zeros, ()) for name in names]
         self.log_strength = self.param("log_strength", nn.initializers.constant(1.0), ())
         self.gate_out = nn.Dense(c.width, use_bias=False, kernel_init=zeros, name="gate")
         self.log_scale = self.param("log_scale", zeros, ())
+        self.log_scale_refined = self.param("log_scale_refined", nn.initializers.constant(1.0), ())
         self.popularity_weight = self.param("popularity", nn.initializers.constant(0.5), ())
 
     def latents(
@@ -99,33 +104,31 @@ class Pmat(nn.Module):
         """Which directions of z an interest stresses: float32[..., D] to float32[..., D]."""
         return 0.5 * jnp.tanh(self.gate_out(interest))
 
-    def score(self, preference: Preference, e: jax.Array, log_popularity: jax.Array) -> jax.Array:
-        """How well each candidate suits each user: a multinomial logit in the user's query.
+    def refine(self, e: jax.Array) -> jax.Array:
+        """h, what z takes of each modality: float32[..., M, D] to float32[..., M, D]."""
+        return jnp.stack([f(e[..., m, :]) for m, f in enumerate(self.refiners)], axis=-2)
+
+    def query(self, preference: Preference) -> jax.Array:
+        """How a candidate's score grows with its e: float32[n, M, D]."""
+        return jnp.exp(self.log_scale) * preference.query
+
+    def refined_query(self, preference: Preference, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """How a candidate's score grows with its h, if it has all modalities.
 
         Args:
           preference: of n users.
-          e: float32[S, M, D] of the candidates less the crowd's mean, zero where one lacks the
-            modality.
-          log_popularity: float32[S].
+          sums: float32[n, M, D], of the h of what they chose.
 
         Returns:
-          float32[n, S].
+          float32[n, M, D], directions of the sums by weight and gate; and float32[n, D], the same
+          without the gate and summed over modalities.
         """
-        query = self._gated(preference)
-        raw = query.reshape(query.shape[0], -1) @ e.reshape(e.shape[0], -1).T
-        return jnp.exp(self.log_scale) * raw + self.log_base(log_popularity)
-
-    def score_own(
-        self, preference: Preference, e: jax.Array, log_popularity: jax.Array
-    ) -> jax.Array:
-        """`score` of one candidate per user: e float32[n, M, D] to float32[n]."""
-        raw = jnp.einsum("nmd,nmd->n", self._gated(preference), e)
-        return jnp.exp(self.log_scale) * raw + self.log_base(log_popularity)
-
-    def _gated(self, preference: Preference) -> jax.Array:
-        return preference.query * (1.0 + self.gate(preference.interest))[..., None, :]
+        taste = preference.alpha[..., None] * unit(sums, 1e-4)
+        gate = 1.0 + self.gate(preference.interest)
+        return jnp.exp(self.log_scale_refined) * taste * gate[:, None], jnp.sum(taste, axis=1)
 
     def initialise(self, e: jax.Array) -> None:
         """Touches every parameter once, for `init`: e float32[n, M, D]."""
         latents = self.latents(e, jnp.ones(e.shape[:2], bool), jnp.zeros(len(e)), jnp.zeros(len(e)))
         self.gate(latents.mean[0])
+        self.refine(e)

@@ -63,7 +63,7 @@ class Tokenizer:
     @property
     def views(self) -> ItemViews:
         """What it takes to see any item as any archetype does."""
-        return ItemViews(self.frozen.e, self.frozen.mask, self.archetypes)
+        return ItemViews(self.frozen.e, self.frozen.h, self.frozen.mask, self.archetypes)
 
     @property
     def centroids(self) -> Centroids:
@@ -104,7 +104,7 @@ def fit_archetypes(
 
 def view_items(frozen: Frozen, archetypes: Archetypes) -> np.ndarray:
     """float32[A, N + 1, D], z of every item under every archetype."""
-    one = jax.jit(lambda alpha, gate: fuse(frozen.e, frozen.mask, alpha, gate))
+    one = jax.jit(lambda alpha, gate: fuse(frozen.h, frozen.mask, alpha, gate))
     return np.stack(
         [np.asarray(one(a, g)) for a, g in zip(archetypes.alpha, archetypes.gate, strict=True)]
     )

@@ -13,146 +13,12 @@ from flax import struct
 from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, log_proposal, popularity, split_end
-from semid_jax.models.encoders import encode, unit
-from semid_jax.models.fusion import fuse
-from semid_jax.models.memory import Memory, prefixes
-from semid_jax.models.perceiver import (
-    Latents,
-    Preference,
-    evidence,
-    first_prior,
-    over_users,
-    posterior,
-    read_items,
-)
+from semid_jax.models.encoders import encode
+from semid_jax.models.perceiver import Latents, read_items
 from semid_jax.models.pmat import Pmat, PmatConfig
-from semid_jax.models.pmat_losses import (
-    balance_loss,
-    contrast,
-    next_item_loss,
-)
 from semid_jax.parallel import Parallel
+from semid_jax.train.tokenizer_loss import Inputs, make_inputs, tokenizer_loss
 from semid_jax.types import Interactions, ItemFeatures
-
-
-@struct.dataclass
-class Inputs:
-    """What every tokenizer step reads.
-
-    Attributes:
-      e: float32[N + 1, M, D], encoded items.
-      mask: bool[N + 1, M].
-      log_popularity: float32[N + 1].
-      cdf: float32[N + 1], of the proposal that candidates are drawn from.
-      log_proposal: float32[N + 1].
-    """
-
-    e: jax.Array
-    mask: jax.Array
-    log_popularity: jax.Array
-    cdf: jax.Array
-    log_proposal: jax.Array
-
-
-def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) -> Inputs:
-    """Puts the items on the device, with a proposal half popular, half uniform."""
-    counts = popularity(interactions)
-    proposal = log_proposal(counts)
-    return Inputs(
-        e=encode(features, width),
-        mask=jnp.asarray(features.mask),
-        log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
-        cdf=jnp.asarray(np.cumsum(np.exp(proposal))),
-        log_proposal=jnp.asarray(proposal),
-    )
-
-
-def tokenizer_loss(
-    module: Pmat, params: Any, inputs: Inputs, history: jax.Array, key: jax.Array
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """All losses of PMAT on a batch of histories.
-
-    Args:
-      module: PMAT.
-      params: its parameters.
-      inputs: items and proposal.
-      history: int32[B, T], right-padded windows.
-      key: draws positions, candidates and pairs.
-
-    Returns:
-      The weighted sum and its parts.
-    """
-    config = module.config
-    B = len(history)
-    P, S, W = config.positions, config.candidates, config.window
-    position_key, candidate_key, user_key, other_key = jax.random.split(key, 4)
-    drawn = jax.random.uniform(candidate_key, (S,)) * inputs.cdf[-1]
-    candidate = jnp.clip(jnp.searchsorted(inputs.cdf, drawn, side="right"), 1, None)
-    candidate = jnp.minimum(candidate, inputs.cdf.shape[0] - 1)
-    candidate_e, candidate_mask = inputs.e[candidate], inputs.mask[candidate]
-    log_count = inputs.log_proposal[candidate] + jnp.log(float(S))
-    log_popularity = inputs.log_popularity[candidate]
-    latents: Latents = module.apply(
-        params, candidate_e, candidate_mask, log_popularity, log_count, method=Pmat.latents
-    )
-    prior = first_prior(latents)
-    read = read_items(latents, inputs.e[history], inputs.mask[history])
-    added = Memory(read, inputs.mask[history].astype(jnp.float32))
-    long, short = prefixes(added, W)
-
-    length = jnp.sum(history > 0, axis=1, keepdims=True)
-    u = jax.random.uniform(position_key, (B, P))
-    position = (1 + u * jnp.maximum(length - 1, 1)).astype(jnp.int32)
-    position = jnp.minimum(position, jnp.maximum(length - 1, 0))
-    weight = ((length > 1) & (position > 0)).astype(jnp.float32).reshape(-1)
-    row = jnp.arange(B)[:, None]
-
-    def prefer(m: Memory, rows: jax.Array) -> Preference:
-        m = jax.tree.map(lambda a: a[row, position].reshape(B * P, *a.shape[2:])[rows], m)
-        of_one = lambda m: posterior(latents, prior, evidence(latents, prior, m)[0])  # noqa: E731
-        return over_users(of_one)(m)
-
-    preference = prefer(long, jnp.arange(B * P))
-    target = history[row, position].reshape(-1)
-    target_e = inputs.e[target]
-
-    centred = (candidate_e - latents.mean) * candidate_mask[..., None]
-    scores = module.apply(params, preference, centred, log_popularity, method=Pmat.score)
-    centred = (target_e - latents.mean) * inputs.mask[target][..., None]
-    own = inputs.log_popularity[target]
-    target_score = module.apply(params, preference, centred, own, method=Pmat.score_own)
-    hit = target[:, None] == candidate
-    next_item = next_item_loss(target_score, scores, log_count, hit, weight)
-
-    # Consistency: one item under two users, and under one user's long and short weights.
-    n = min(S, 256)
-    first = jax.random.randint(user_key, (n,), 0, B * P)
-    second = jax.random.randint(other_key, (n,), 0, B * P)
-
-    now = jnp.arange(B) * P + (P - 1)
-    recent = prefer(short, jnp.concatenate([first, now]))
-
-    def seen_by(who: Preference, users: jax.Array) -> jax.Array:
-        gate = module.apply(params, who.interest[users], method=Pmat.gate)
-        return fuse(candidate_e[:n], candidate_mask[:n], who.alpha[users], gate)
-
-    z = seen_by(preference, first)
-    consistency = contrast(z, seen_by(preference, second))
-    consistency += contrast(z, seen_by(recent, jnp.arange(n)))
-    # The updated read side stays closer to its user's long-term interest than to other users'.
-    window_e = target_e.reshape(B, P, *target_e.shape[1:])
-    window_mask = inputs.mask[target].reshape(B, P, -1)
-    read_gate = module.apply(params, recent.interest[n:], method=Pmat.gate)
-    side = fuse(window_e, window_mask, recent.alpha[n:, None], read_gate[:, None])
-    consistency += contrast(jnp.mean(unit(side), axis=1), preference.interest[now])
-    balance = balance_loss(preference.alpha, weight)
-    parts = {
-        "next_item_loss": next_item,
-        "consistency_loss": consistency,
-        "balance_loss": balance,
-    }
-    total = next_item + config.consistency * consistency + config.balance * balance
-    return total, parts
 
 
 def sample_windows(
@@ -285,6 +151,7 @@ class Frozen:
     Attributes:
       params: of the module.
       e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
+      h: float32[N + 1, M, D], the same as z takes them.
       mask: bool[N + 1, M].
       latents: of the crowd of training interactions.
       readings: float32[N + 1, M, K], what the tastes read in each item.
@@ -292,6 +159,7 @@ class Frozen:
 
     params: Any
     e: jax.Array
+    h: jax.Array
     mask: jax.Array
     latents: Latents
     readings: jax.Array
@@ -324,4 +192,5 @@ def freeze(
     log_popularity = jnp.asarray(np.log(counts[crowd] + 1.0), jnp.float32)
     some = e[crowd], mask[crowd], log_popularity, jnp.asarray(log_drawn)
     latents = jax.jit(lambda p, *a: module.apply(p, *a, method=Pmat.latents))(params, *some)
-    return Frozen(params, e, mask, latents, read_items(latents, e, mask))
+    h = jax.jit(lambda p, e: module.apply(p, e, method=Pmat.refine))(params, e)
+    return Frozen(params, e, h, mask, latents, read_items(latents, e, mask))

@@ -34,6 +34,7 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     arrays |= {name: getattr(tokenizer, name) for name in _PLAIN}
     arrays |= {
         "frozen/e": np.asarray(frozen.e),
+        "frozen/h": np.asarray(frozen.h),
         "frozen/mask": np.asarray(frozen.mask),
         "frozen/readings": np.asarray(frozen.readings),
         "archetypes/alpha": np.asarray(archetypes.alpha),
@@ -67,11 +68,11 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     of_tastes = [name for name in params["params"] if name.startswith("taste_prior_")]
     modalities = tuple(sorted(name.removeprefix("taste_prior_") for name in of_tastes))
     frozen = group("frozen")
-    e, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "mask", "readings"))
+    e, h, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "h", "mask", "readings"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
         module=Pmat(modalities, config),
-        frozen=Frozen(params, e, mask, latents, readings),
+        frozen=Frozen(params, e, h, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
         readings=Readings(**group("readings")),
