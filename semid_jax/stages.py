@@ -12,6 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from semid_jax import artifacts, disk, provenance
+from semid_jax.benchmarks import update_speed
 from semid_jax.data import builders
 from semid_jax.data.config import DataConfig, check_name, read
 from semid_jax.data.sequences import train_items
@@ -32,12 +33,13 @@ RECOMMENDERS = {
     **dict.fromkeys(dense.MODELS, dense.run),
     **dict.fromkeys(autoregressive.MODELS, autoregressive.run),
 }
+BENCHMARKS = {"update_speed": update_speed.run}
 # May differ between two runs in one workdir.
 FREE_SECTIONS = ("profile", "report", "validate_only")
 
 
 def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
-    """Runs all stages.
+    """Runs all stages, or a benchmark.
 
     Args:
       config: resolved.
@@ -48,6 +50,9 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     claim(config, workdir, argv)
     raw = data_stage(config, workdir)
     features = features_stage(config, workdir, raw)
+    if config.recommender in BENCHMARKS:
+        BENCHMARKS[config.recommender](config, workdir, raw, features)
+        return
     made = RECOMMENDERS[config.recommender](config, workdir, raw, features)
     if made is None:
         print("validate_only: the test split was not looked at; without the flag the run goes on")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.data.oracle import oracle_ndcg, posterior_alpha
@@ -32,12 +34,13 @@ from semid_jax.eval.searching import (
     rescored_ranks,
     rescoring,
 )
-from semid_jax.eval.updates import update_metrics
+from semid_jax.eval.updates import tradeoff, update_metrics
 from semid_jax.eval.users import Users
 from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import make_perceiver, positions_of
 from semid_jax.train.semantic_ids import Tokenizer
+from semid_jax.train.streaming import make_streamer
 from semid_jax.types import InputError, ItemFeatures
 
 SPLIT_SEED = 0  # of the random halves of histories: the same in every run
@@ -182,6 +185,13 @@ def evaluate(
         return validation_ranks(asked, index, part, dense, config)["validation"]
 
     metrics |= named("pmat", update_metrics(tokenizer, side, before, fired, rank))
+    if tokenizer.book.kind == "hierarchical":
+
+        def read(budget: float) -> ReadSide:
+            streamer = dataclasses.replace(make_streamer(tokenizer), budget=jnp.float32(budget))
+            return read_side(tokenizer, interactions, "test", width, streamer=streamer)[0]
+
+        metrics |= named("pmat.tradeoff", tradeoff(read, before, fired, rank))
     if raw.truth:
         drifted = raw.truth["drift_kind"][side.users] > 0
         for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):

@@ -10,7 +10,7 @@ import numpy as np
 from semid_jax.data.sequences import prefixes, split_end
 from semid_jax.eval.model import ReadSide, make_read_side
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.train.streaming import drifted_codes, make_streamer
+from semid_jax.train.streaming import Streamer, drifted_codes, make_streamer
 from semid_jax.types import Interactions
 
 BATCH = 64  # users whose codes are moved at once
@@ -24,6 +24,7 @@ def read_side(
     split: str,
     width: int,
     users: np.ndarray | None = None,
+    streamer: Streamer | None = None,
 ) -> tuple[ReadSide, ReadSide, np.ndarray]:
     """Users' codes before a split's target, and which of them an update has moved.
 
@@ -36,6 +37,7 @@ def read_side(
       split: "validation" or "test".
       width: T.
       users: int64[U], default all.
+      streamer: how codes are moved; as the tokenizer's settings have it if not given.
 
     Returns:
       The read sides after and before the update, in the same order of users, and bool[U], who was
@@ -57,7 +59,7 @@ def read_side(
     shown = (side.history > 0).sum(axis=1)
     place = (flat - shown)[:, None] + np.arange(side.history.shape[1])
     rows = np.flatnonzero(fired)
-    streamer = make_streamer(tokenizer)
+    streamer = streamer or make_streamer(tokenizer)
     coarse, fine = side.coarse.copy(), side.fine.copy()
     moved_coarse, moved_fine = coarse.copy(), fine.copy()
     for at in range(0, len(rows), BATCH):

@@ -66,6 +66,37 @@ def update_metrics(
     return found | named("full_gain", paired_difference(gains["incremental"], gains["full"]))
 
 
+BUDGETS = (0.05, 0.1, 0.2, 0.4, 1.0)  # shares of a read side that an update may move
+
+
+def tradeoff(
+    read: Callable[[float], ReadSide],
+    before: ReadSide,
+    fired: np.ndarray,
+    rank: Callable[[ReadSide], np.ndarray],
+) -> dict[str, float]:
+    """Churn and accuracy of the updated users by how much an update may move.
+
+    Args:
+      read: a budget to the read sides after updates within it, users in the order of `before`.
+      before: read sides before the update.
+      fired: bool[U], who was updated.
+      rank: read sides to the ranks of their targets, int32[u].
+
+    Returns:
+      "<percent>.churn" and "<percent>.ndcg@10" with its interval, for each of BUDGETS; empty where
+      nobody was updated.
+    """
+    found: dict[str, float] = {}
+    rows = np.flatnonzero(fired)
+    for budget in BUDGETS if len(rows) else ():
+        side = read(budget).take(rows)
+        of_budget = {"churn": _moved(side, before.take(rows))}
+        of_budget |= summary({"ndcg@10": ranking_metrics(rank(side))["ndcg@10"]})
+        found |= named(f"{round(100 * budget)}", of_budget)
+    return found
+
+
 def named_of(values: dict[str, float], suffix: str) -> dict[str, float]:
     """Puts a suffix behind each metric's name, before that of its interval."""
     found = {}

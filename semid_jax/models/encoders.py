@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-
-from semid_jax.types import ItemFeatures
+from jax.typing import ArrayLike
 
 
 def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
@@ -16,7 +16,7 @@ def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + epsilon)
 
 
-def encode(features: ItemFeatures, width: int) -> jax.Array:
+def encode(x: Mapping[str, ArrayLike], present: Mapping[str, ArrayLike], width: int) -> jax.Array:
     """e[i, m]: the direction of an item's first D principal components, turned by modality.
 
     The turn keeps modalities narrower than D out of each other's way in their sum z. Nothing is
@@ -24,18 +24,19 @@ def encode(features: ItemFeatures, width: int) -> jax.Array:
     what neighbours in e say of the next item (BUILD_NOTES.md).
 
     Args:
-      features: normalised features, components by falling variance.
+      x: modality -> float32[n, d_m], normalised features, components by falling variance.
+      present: modality -> bool[n].
       width: D.
 
     Returns:
-      float32[N + 1, M, D], unit norm; zero where an item lacks the modality.
+      float32[n, M, D], unit norm, modalities sorted; zero where an item lacks one.
     """
     parts = []
-    for name in features.modalities:
-        x = jnp.asarray(features.x[name][:, :width])
+    for name in sorted(x):
+        components = jnp.asarray(x[name])[:, :width]
         turn = jax.random.orthogonal(jax.random.key(zlib.crc32(name.encode())), width)
-        part = unit(x, 1e-12) * features.present[name][:, None]
-        parts.append(part @ turn[: x.shape[1]])
+        part = unit(components, 1e-12) * jnp.asarray(present[name])[:, None]
+        parts.append(part @ turn[: components.shape[1]])
     return jnp.stack(parts, axis=1)
 
 

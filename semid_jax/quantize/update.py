@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
 from semid_jax.quantize.codebook import Codebook, cell_distances, codeword_distances, encode_fine
 
 
-@functools.partial(jax.jit, static_argnames=("margin", "budget"))
+@jax.jit
 def update_codes(
     book: Codebook,
     z: jax.Array,
     coarse: jax.Array,
     fine: jax.Array,
     mask: jax.Array,
-    margin: float,
-    budget: float,
+    margin: float | jax.Array,
+    budget: float | jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """Incremental update of the read sides of n users.
 

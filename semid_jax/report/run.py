@@ -13,7 +13,13 @@ from semid_jax.data.source import RawDataset
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.quantize.cell_names import cell_names
 from semid_jax.report.config import ReportConfig
-from semid_jax.report.figures import draw_alpha, draw_bars, draw_list_sizes, draw_training
+from semid_jax.report.figures import (
+    draw_alpha,
+    draw_bars,
+    draw_list_sizes,
+    draw_tradeoff,
+    draw_training,
+)
 from semid_jax.report.metrics import nest, read_history, write_metrics
 from semid_jax.report.page import (
     ACCURACY,
@@ -65,6 +71,7 @@ def report(
     if searches:
         draw_bars(searches, "ndcg@10", figures / "retrieval.png", "search")
     if tokenizer is not None and isinstance(evaluation, IdEvaluation):
+        draw_tradeoff(metrics["pmat"], figures / "tradeoff.png")
         _show_ids(config, results, raw, tokenizer, evaluation)
     page = build_page(workdir)
     print("\nTest, history not excluded (best marked with a star)")

@@ -35,9 +35,9 @@ class Streamer:
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
       threshold: float32[], of drift.
+      margin: float32[], hysteresis of an update.
+      budget: float32[], of an update.
       window: W.
-      margin: hysteresis of an update.
-      budget: of an update.
     """
 
     perceiver: Perceiver
@@ -46,9 +46,9 @@ class Streamer:
     coarse: jax.Array
     fine: jax.Array
     threshold: jax.Array
+    margin: jax.Array
+    budget: jax.Array
     window: int = struct.field(pytree_node=False)
-    margin: float = struct.field(pytree_node=False)
-    budget: float = struct.field(pytree_node=False)
 
 
 @struct.dataclass
@@ -102,9 +102,9 @@ def make_streamer(tokenizer: Tokenizer) -> Streamer:
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
         jnp.asarray(tokenizer.threshold, jnp.float32),
+        jnp.float32(config.margin),
+        jnp.float32(config.budget),
         config.window,
-        config.margin,
-        config.budget,
     )
 
 

@@ -180,8 +180,8 @@ def freeze(
       counts: int64[N + 1], training interactions per item.
       seed: of the items that stand for the crowd, where there are more than CROWD.
     """
-    e, rows = encode(features, module.config.width), len(counts)
-    mask = jnp.asarray(features.mask)
+    e = encode(features.x, features.present, module.config.width)
+    rows, mask = len(counts), jnp.asarray(features.mask)
     log_proposal_of = log_proposal(counts)
     crowd, log_drawn = np.arange(1, rows), np.zeros(rows - 1, np.float32)
     if len(crowd) > CROWD:

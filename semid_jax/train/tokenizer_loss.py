@@ -51,7 +51,7 @@ def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) 
     counts = popularity(interactions)
     proposal = log_proposal(counts)
     return Inputs(
-        e=encode(features, width),
+        e=encode(features.x, features.present, width),
         mask=jnp.asarray(features.mask),
         log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
         cdf=jnp.asarray(np.cumsum(np.exp(proposal))),

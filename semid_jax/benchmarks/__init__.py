@@ -1,0 +1,1 @@
+"""Speed, measured on the machine at hand: what a table of times is made of."""

@@ -1,0 +1,218 @@
+"""What it takes to keep users' semantic IDs up to date: step by step, or all over again.
+
+Timed, for a batch of users with full histories:
+* an update with no drift, what nearly every interaction costs;
+* an update in which every user drifts, so that all read sides move step by step;
+* every item of the read side encoded anew, from its features, under the user's new weights;
+* every item of the catalogue encoded so, which is what IDs of one's own without archetypes take.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from semid_jax import disk, provenance
+from semid_jax.benchmarks.timing import Timing, time_calls
+from semid_jax.data.sequences import split_end
+from semid_jax.data.source import RawDataset
+from semid_jax.models.encoders import encode
+from semid_jax.models.fusion import fuse
+from semid_jax.models.pmat import Pmat
+from semid_jax.quantize import codebook
+from semid_jax.recommenders.common import section
+from semid_jax.recommenders.hdnag import tokenize_stage
+from semid_jax.report.tables import Column, text_table
+from semid_jax.train.semantic_ids import Tokenizer
+from semid_jax.train.streaming import Streamer, StreamState, begin, make_streamer, update
+from semid_jax.types import InputError, Interactions, ItemFeatures
+
+COLUMNS = (
+    Column("work"),
+    Column("n_items", "items"),
+    Column("batch"),
+    Column("p50_ms", "p50 ms", digits=2),
+    Column("p95_ms", "p95 ms", digits=2),
+    Column("first_s", "first call s", digits=1),
+    Column("calls"),
+    Column("ratio", "x the update", digits=1),
+)
+DRIFT = "update, all drift"
+CHUNK = 8192  # items encoded at once
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateSpeedConfig:
+    """The benchmark.
+
+    Attributes:
+      batches: users per call.
+      seconds: of timed calls, for each line.
+      catalogue_users: users of a batch, at most, for whom the whole catalogue is encoded.
+    """
+
+    batches: tuple[int, ...] = (1, 256)
+    seconds: float = 5.0
+    catalogue_users: int = 1
+
+
+def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> None:
+    """Times updates and full encodings, prints a table and writes results/update_speed.json.
+
+    Args:
+      config: resolved.
+      workdir: where everything goes.
+      raw: data set.
+      features: normalised features.
+
+    Raises:
+      InputError: no user has a history to drift from.
+    """
+    settings: UpdateSpeedConfig = section(config, "benchmark", UpdateSpeedConfig)
+    tokenizer = tokenize_stage(config, workdir, raw, features)
+    width, rows = config.train.max_length, []
+    for batch in settings.batches:
+        streamer = make_streamer(tokenizer)
+        state, items = full_histories(streamer, raw.interactions, batch, width)
+        rows += time_updates(streamer, state, items, settings)
+        rows += time_encodings(tokenizer, streamer, features, state, settings)
+    base = {row["batch"]: row["p50_ms"] for row in rows if row["work"] == DRIFT}
+    for row in rows:
+        row["ratio"] = row["p50_ms"] / base[row["batch"]]
+    print(f"\nUpdates and encodings of read sides of {width} items (ratio to '{DRIFT}')")
+    print(text_table(rows, COLUMNS))
+    made = {
+        "machine": provenance.machine(),
+        "revision": provenance.revision(),
+        "versions": provenance.versions(),
+        "rows": rows,
+    }
+    path = workdir / "results" / "update_speed.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    disk.write_json(path, made)
+    print(path)
+
+
+def full_histories(
+    streamer: Streamer, interactions: Interactions, batch: int, width: int
+) -> tuple[StreamState, jax.Array]:
+    """States of the users with the longest histories, and the item that comes next.
+
+    Args:
+      streamer: of the run.
+      interactions: histories; users repeat where there are fewer than the batch takes.
+      batch: B.
+      width: T.
+
+    Raises:
+      InputError: the longest history is too short to be judged.
+    """
+    end = split_end(interactions, "test")
+    users = np.resize(np.argsort(-end, kind="stable")[:batch], batch)
+    longest = int(end[users].max())
+    if longest < 2 * streamer.window:
+        raise InputError(
+            f"data: the longest history has {longest} items, a drift is judged from "
+            f"{2 * streamer.window} on; name another data set, or a smaller tokenizer.window"
+        )
+    state = begin(streamer, batch, width)
+    steps = range(-min(longest, width), 0)
+    for step in tqdm(steps, desc="replay", unit="step", mininterval=2.0):
+        state, _ = update(streamer, state, _at(interactions, users, end[users] + step))
+    return state, _at(interactions, users, end[users])
+
+
+def _at(interactions: Interactions, users: np.ndarray, position: np.ndarray) -> jax.Array:
+    """int32[B], the items at positions of users' histories, 0 before the first."""
+    place = interactions.offsets[users] + np.maximum(position, 0)
+    return jnp.asarray(np.where(position >= 0, interactions.items[place], 0), jnp.int32)
+
+
+def time_updates(
+    streamer: Streamer, state: StreamState, items: jax.Array, settings: UpdateSpeedConfig
+) -> list[dict[str, Any]]:
+    """Times one interaction of every user, without drifts and with nothing else.
+
+    Args:
+      streamer: of the run.
+      state: of B users.
+      items: int32[B], what they choose next.
+      settings: how long to time.
+    """
+    rows = []
+    for work, threshold in (("update, no drift", jnp.inf), (DRIFT, -1e30)):
+        alert = dataclasses.replace(streamer, threshold=jnp.float32(threshold))
+        _, events = update(alert, state, items)
+        if bool(jnp.all(events.fired)) != (work == DRIFT):
+            raise InputError("data: a history is too short to be judged; name fewer batches")
+        step = functools.partial(update, alert, state, items)
+        rows.append(_row(work, streamer, len(items), time_calls(step, settings.seconds)))
+    return rows
+
+
+def time_encodings(
+    tokenizer: Tokenizer,
+    streamer: Streamer,
+    features: ItemFeatures,
+    state: StreamState,
+    settings: UpdateSpeedConfig,
+) -> list[dict[str, Any]]:
+    """Times encoding from features: every user's read side, and the catalogue.
+
+    Args:
+      tokenizer: of the run.
+      streamer: made of it.
+      features: normalised features.
+      state: of B users.
+      settings: how long to time, and of how many users the catalogue.
+    """
+    views, module = streamer.views, tokenizer.module
+    alpha = views.archetypes.alpha[state.archetype]
+    gate = views.archetypes.gate[state.archetype]
+    catalogue = jax.device_put((features.x, features.present))
+    known = tokenizer.frozen.params, streamer.book, streamer.perceiver.mask
+
+    def codes(known: Any, catalogue: Any, items: jax.Array, *seen: jax.Array) -> Any:
+        params, book, mask = known
+        x, present = jax.tree.map(lambda a: a[items], catalogue)
+        e = encode(x, present, module.config.width)
+        h = module.apply(params, e, method=Pmat.refine)
+        return codebook.encode(book, fuse(h, mask[items], *seen))
+
+    batch, width = state.history.shape
+    of_items = jax.jit(codes)
+    flat = state.history.reshape(-1)
+    each = jnp.repeat(alpha, width, axis=0), jnp.repeat(gate, width, axis=0)
+    read_sides = functools.partial(of_items, known, catalogue, flat, *each)
+
+    rows = len(streamer.perceiver.mask)
+    size = min(CHUNK, rows)
+    every = jnp.arange(-(-rows // size) * size).reshape(-1, size) % rows
+
+    @jax.jit
+    def of_all(known: Any, catalogue: Any, *seen: jax.Array) -> Any:
+        return jax.lax.map(lambda items: codes(known, catalogue, items, *seen), every)
+
+    users = min(batch, settings.catalogue_users)
+
+    def of_users() -> Any:
+        return [of_all(known, catalogue, alpha[u : u + 1], gate[u : u + 1]) for u in range(users)]
+
+    few = f"catalogue encoded, {users} of the users"
+    return [
+        _row("read sides encoded", streamer, batch, time_calls(read_sides, settings.seconds)),
+        _row(few, streamer, batch, time_calls(of_users, settings.seconds, least=2)),
+    ]
+
+
+def _row(work: str, streamer: Streamer, batch: int, timing: Timing) -> dict[str, Any]:
+    items = len(streamer.perceiver.mask) - 1
+    return {"work": work, "n_items": items, "batch": batch, **dataclasses.asdict(timing)}

@@ -1,0 +1,37 @@
+"""The benchmark of updates: run as its users would, on a tiny world."""
+
+import json
+
+import numpy as np
+
+from semid_jax import launch
+from semid_jax.benchmarks.timing import time_calls
+
+
+def test_every_call_but_the_first_is_timed():
+    calls = []
+    timing = time_calls(lambda: calls.append(np.zeros(1)), seconds=0.0, least=3)
+    assert len(calls) == 4
+    assert timing.calls == 3
+    assert 0 <= timing.p50_ms <= timing.p95_ms
+    assert timing.first_s >= 0
+
+
+def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
+    arguments = ["launch", "--config=configs/update_speed.py:tiny", f"--workdir={tmp_path / 'run'}"]
+    assert launch.main(arguments) == 0
+    made = json.loads((tmp_path / "run" / "results" / "update_speed.json").read_text())
+    works = ["update, no drift", "update, all drift", "read sides encoded"]
+    works.append("catalogue encoded, 1 of the users")
+    assert [row["work"] for row in made["rows"]] == works * 2
+    assert [row["batch"] for row in made["rows"]] == [1] * 4 + [4] * 4
+    assert all(row["n_items"] == 200 and row["calls"] >= 2 for row in made["rows"])
+    assert all(row["ratio"] == 1 for row in made["rows"] if row["work"] == "update, all drift")
+    assert "catalogue encoded" in capsys.readouterr().out
+    assert made["machine"]
+
+
+def test_histories_that_no_drift_can_be_judged_from_are_refused(tmp_path, capsys):
+    arguments = ["launch", "--config=configs/update_speed.py:tiny", f"--workdir={tmp_path / 'run'}"]
+    assert launch.main([*arguments, "--config.tokenizer.window=60"]) == launch.BAD_INPUT
+    assert "smaller tokenizer.window" in capsys.readouterr().err
