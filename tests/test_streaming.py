@@ -11,7 +11,7 @@ from semid_jax import artifacts
 from semid_jax.data.sequences import split_end, train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.updates import update_metrics
+from semid_jax.eval.updates import BUDGETS, tradeoff, update_metrics
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.pmat import PmatConfig
@@ -182,3 +182,43 @@ def test_updates_are_measured_beside_doing_nothing_and_everything(world):
     assert 0 < found["cosine_stale"] <= 1 + 1e-6
     nobody = update_metrics(tokenizer, side, before, np.zeros_like(fired), rank)
     assert nobody == {"updated_users": 0.0, "churn": 0.0}
+
+
+def test_the_more_may_move_the_more_does(world):
+    tokenizer, interactions = world
+    _, before, fired = read_side(tokenizer, interactions, "test", T)
+
+    def read(budget):
+        streamer = dataclasses.replace(
+            streaming.make_streamer(tokenizer), budget=jnp.float32(budget)
+        )
+        return read_side(tokenizer, interactions, "test", T, streamer=streamer)[0]
+
+    asked = []
+
+    def rank(part):
+        asked.append(part)
+        return np.full(len(part), 2)
+
+    found = tradeoff(read, before, fired, rank)
+    churn = [found[f"{round(100 * budget)}.churn"] for budget in BUDGETS]
+    assert churn == sorted(churn)
+    assert 0 < churn[0] <= BUDGETS[0]
+    assert churn[-1] > churn[0]
+    assert [len(part) for part in asked] == [fired.sum()] * len(BUDGETS)
+    np.testing.assert_allclose(found["40.ndcg@10"], 1 / np.log2(3), rtol=1e-6)
+    assert tradeoff(read, before, np.zeros_like(fired), rank) == {}
+
+
+def test_ablations_switch_off_what_they_name():
+    raw = generate(SyntheticConfig(users=60, items=80, topics=4))
+    features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
+    config = dataclasses.replace(CONFIG, uniform=True, gated=False)
+    plain = make_tokenizer(features, raw.interactions, config, BOOK, T, 0)
+    M = len(features.modalities)
+    for alpha in (plain.readings.alpha, plain.readings.alpha_short, plain.archetypes.alpha):
+        np.testing.assert_allclose(alpha, 1 / M, rtol=1e-6)
+    np.testing.assert_array_equal(plain.archetypes.gate, 0)
+    personal = make_tokenizer(features, raw.interactions, CONFIG, BOOK, T, 0)
+    assert np.std(personal.readings.alpha) > 0.01
+    assert np.abs(personal.archetypes.gate).max() > 0

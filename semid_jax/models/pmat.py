@@ -25,6 +25,8 @@ class PmatConfig:
       width: D, width of e and z.
       hidden: width of the refiners' hidden layer.
       archetypes: A; 1 is the static tokenizer.
+      uniform: every user has the same weights for all modalities, as an ablation.
+      gated: an interest stresses directions of z; False is an ablation.
       tastes: K, latents of the perceiver per modality.
       window: W, the short-term memory.
       steps: training steps.
@@ -42,6 +44,8 @@ class PmatConfig:
     width: int = 128
     hidden: int = 256
     archetypes: int = 8
+    uniform: bool = False
+    gated: bool = True
     tastes: int = 24
     window: int = 10
     steps: int = 600
@@ -102,7 +106,7 @@ class Pmat(nn.Module):
 
     def gate(self, interest: jax.Array) -> jax.Array:
         """Which directions of z an interest stresses: float32[..., D] to float32[..., D]."""
-        return 0.5 * jnp.tanh(self.gate_out(interest))
+        return 0.5 * jnp.tanh(self.gate_out(interest)) * self.config.gated
 
     def refine(self, e: jax.Array) -> jax.Array:
         """h, what z takes of each modality: float32[..., M, D] to float32[..., M, D]."""

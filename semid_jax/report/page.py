@@ -28,7 +28,7 @@ CAPTIONS: Mapping[str, str] = {
     "comparison": "Accuracy on the test items: the model in blue beside the baselines.",
     "retrieval": "Accuracy of the searches: S1, and S2 where it says dense.",
     "alpha": "How much users care for each modality, and the archetypes that stand for them.",
-    "tradeoff": "What updates of the read side gain by how many codes they move, users who drifted.",
+    "tradeoff": "Users who drifted: accuracy of updated read sides, by how many codes move.",
     "list_sizes": "Items per coarse cell; the balance allows at most twice the mean.",
 }
 _WIDE = ("training",)

@@ -141,10 +141,15 @@ def make_tokenizer(
     known = split_end(interactions, "train")
     perceiver = make_perceiver(frozen)
     alpha, interest = read_ends(perceiver, interactions, known)
+    if config.uniform:
+        alpha = np.full_like(alpha, 1 / alpha.shape[1])
     archetypes = fit_archetypes(module, frozen, alpha, interest, config.archetypes, seed)
     points = view_items(frozen, archetypes)
     book, coarse, fine = fit(points, train_items(interactions), quantize)
     threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
+    readings = read_all(perceiver, archetypes, interactions, threshold, config.window)
+    if config.uniform:
+        readings.alpha[:] = readings.alpha_short[:] = 1 / alpha.shape[1]
     return Tokenizer(
         module,
         frozen,
@@ -153,7 +158,7 @@ def make_tokenizer(
         book,
         np.asarray(coarse),
         np.asarray(fine),
-        read_all(perceiver, archetypes, interactions, threshold, config.window),
+        readings,
         np.asarray(threshold),
     )
 
