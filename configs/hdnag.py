@@ -9,6 +9,9 @@ world), `tiny` (the same, minutes smaller), `movielens_1m`, `movielens_100k`, `s
 how long it took and on what machine stands in README.md, made from results/.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from semid_jax.decode.config import DecodeConfig
@@ -18,6 +21,7 @@ from semid_jax.models.pmat import PmatConfig
 from semid_jax.presets import Preset, make_config
 from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
 
 PRESETS: dict[str, Preset] = {
     "synthetic": {
@@ -93,13 +97,14 @@ PRESETS: dict[str, Preset] = {
 }
 
 
-SECTIONS = {
+SECTIONS: Mapping[str, Callable[..., Any]] = {
     "tokenizer": PmatConfig,
     "quantize": QuantizeConfig,
     "model": GeneratorConfig,
     "loss": LossConfig,
     "decode": DecodeConfig,
     "profile": ProfileConfig,
+    **TOKENIZERS,
 }
 
 

@@ -6,12 +6,16 @@ Presets: `amazon_2014` (category=Beauty or Sports_and_Outdoors), `movielens_1m`,
 synthetic world, to see it run).
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from semid_jax.decode.config import GraphConfig
 from semid_jax.models.rpg import RpgConfig
 from semid_jax.presets import Preset, make_baseline
 from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
 
 FLAT = {"cells": 1, "fine": "absolute"}
 OWN: dict[str, Preset] = {
@@ -28,9 +32,14 @@ OWN: dict[str, Preset] = {
         "decode": {"beam": 8, "edges": 10, "hops": 2, "k": 20},
     },
 }
+SECTIONS: Mapping[str, Callable[..., Any]] = {
+    "quantize": QuantizeConfig,
+    "model": RpgConfig,
+    "decode": GraphConfig,
+    **TOKENIZERS,
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a preset, see `make_baseline`."""
-    sections = {"quantize": QuantizeConfig, "model": RpgConfig, "decode": GraphConfig}
-    return make_baseline(arg, "rpg", sections, OWN)
+    return make_baseline(arg, "rpg", SECTIONS, OWN)

@@ -7,12 +7,16 @@ Residual k-means of three levels and a last digit that tells apart what the leve
 to see it run).
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from semid_jax.decode.config import BeamConfig
 from semid_jax.models.tiger import TigerConfig
 from semid_jax.presets import Preset, make_baseline
 from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
 
 # Plain residual k-means: three levels of 256, lists of any size.
 CODES = {"kind": "residual", "cells": 256, "digits": 2, "balance": 1e9}
@@ -33,9 +37,14 @@ OWN: dict[str, Preset] = {
         "train": {"sliding": True, "batch_size": 128, "max_length": 20},
     },
 }
+SECTIONS: Mapping[str, Callable[..., Any]] = {
+    "quantize": QuantizeConfig,
+    "model": TigerConfig,
+    "decode": BeamConfig,
+    **TOKENIZERS,
+}
 
 
 def get_config(arg: str = "") -> ConfigDict:
     """The configuration of a preset, see `make_baseline`."""
-    sections = {"quantize": QuantizeConfig, "model": TigerConfig, "decode": BeamConfig}
-    return make_baseline(arg, "tiger", sections, OWN)
+    return make_baseline(arg, "tiger", SECTIONS, OWN)

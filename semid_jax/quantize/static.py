@@ -53,11 +53,24 @@ def make_static_ids(
     return StaticIds(book, points, coarse[0], fine[0])
 
 
-def residual_codes(ids: StaticIds) -> np.ndarray:
-    """uint8[N + 1, 2 + L], the levels of a "residual" codebook and a digit that tells items apart.
+def native_ids(points: np.ndarray, book: Codebook) -> StaticIds:
+    """IDs by a codebook that is given: the nearest codes of every item's vector.
 
-    Items of equal codes are numbered by the last digit in the order of the catalogue (TIGER,
-    Rajput et al., NeurIPS 2023, section 3.1), so every item has a code of its own. Row 0 is zero.
+    Args:
+      points: float32[N + 1, D].
+      book: any codebook.
+    """
+    coarse, fine = (np.array(codes) for codes in codebook.encode(book, points))
+    coarse[0], fine[0] = 0, 0
+    return StaticIds(book, points, coarse, fine)
+
+
+def residual_codes(ids: StaticIds) -> np.ndarray:
+    """uint8[N + 1, 2 + L], the levels of a codebook and a digit that tells items apart.
+
+    A single cell says nothing and is left out, so that there are 1 + L then. Items of equal codes
+    are numbered by the last digit in the order of the catalogue (TIGER, Rajput et al., NeurIPS
+    2023, section 3.1), so every item has a code of its own. Row 0 is zero.
 
     Raises:
       InputError: more items share a code than the last digit can number, or there are more than
@@ -65,7 +78,8 @@ def residual_codes(ids: StaticIds) -> np.ndarray:
     """
     if ids.book.cells > 256:
         raise InputError(f"quantize.cells: {ids.book.cells} do not fit a code of one byte; use 256")
-    levels = np.concatenate([ids.coarse[:, None], ids.fine], axis=1).astype(np.uint8)
+    coarse = ids.coarse[:, None] if ids.book.cells > 1 else ids.coarse[:, :0]
+    levels = np.concatenate([coarse, ids.fine], axis=1).astype(np.uint8)
     _, same = np.unique(levels[1:], axis=0, return_inverse=True)
     same = same.ravel()
     order = np.argsort(same, kind="stable")

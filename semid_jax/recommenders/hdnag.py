@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 from semid_jax import artifacts, disk
 from semid_jax.checkpoint import tree_hash
-from semid_jax.data.sequences import log_proposal, popularity
+from semid_jax.data.sequences import log_proposal, popularity, train_items
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
@@ -47,7 +47,9 @@ from semid_jax.recommenders.common import (
     since,
     validation_users,
 )
+from semid_jax.recommenders.fused_items import fuse_settings, fused_items
 from semid_jax.report.tables import Column, text_table
+from semid_jax.tokenizers.fused import to_width
 from semid_jax.train import tokenizer_arrays
 from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
@@ -113,10 +115,15 @@ def tokenize_stage(
         "quantize": config.quantize.to_dict(),
         "max_length": config.train.max_length,
         "seed": config.seed,
+        "fuse": fuse_settings(config),
     }
     pmat = section(config, "tokenizer", PmatConfig)
     if not artifacts.matches(directory, "tokenizer", inputs, settings):
         started = time.perf_counter()
+        fused = fused_items(config, features, raw.interactions)
+        points = None
+        if fused is not None:
+            points = to_width(fused.points, train_items(raw.interactions), pmat.width)
         made = make_tokenizer(
             features,
             raw.interactions,
@@ -124,6 +131,7 @@ def tokenize_stage(
             section(config, "quantize", QuantizeConfig),
             config.train.max_length,
             config.seed,
+            points,
         )
         arrays = tokenizer_arrays.to_arrays(made)
         artifacts.write(directory, "tokenizer", arrays, inputs, settings, since(started))

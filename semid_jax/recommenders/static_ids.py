@@ -14,20 +14,28 @@ from semid_jax.quantize import static
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.static import StaticIds
 from semid_jax.recommenders.common import section, since
+from semid_jax.recommenders.fused_items import fuse_settings, fused_items
 from semid_jax.types import ItemFeatures
 
 
 def static_ids_stage(
     config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
 ) -> StaticIds:
-    """Quantises the catalogue, or reads what was made from the same features and settings."""
+    """Quantises the catalogue, or reads what was made from the same features and settings.
+
+    Where `fuse.method` names a tokenizer, the codes are its own and `quantize` does not matter.
+    """
     directory, kind = workdir / "tokenizer", "static_ids"
     inputs = {"features": artifacts.content_hash(workdir / "features")}
-    settings = config.quantize.to_dict()
+    settings = config.quantize.to_dict() | {"fuse": fuse_settings(config)}
     if not artifacts.matches(directory, kind, inputs, settings):
         started = time.perf_counter()
         quantize = section(config, "quantize", QuantizeConfig)
-        made = static.make_static_ids(features, train_items(raw.interactions), quantize)
+        fused = fused_items(config, features, raw.interactions)
+        if fused is None:
+            made = static.make_static_ids(features, train_items(raw.interactions), quantize)
+        else:
+            made = static.native_ids(fused.points, fused.book)
         artifacts.write(directory, kind, static.to_arrays(made), inputs, settings, since(started))
     ids = static.from_arrays(artifacts.read(directory, kind)[0])
     print(

@@ -126,8 +126,12 @@ def make_tokenizer(
     quantize: QuantizeConfig,
     width: int,
     seed: int,
+    fused: np.ndarray | None = None,
 ) -> Tokenizer:
     """The whole tokenize stage; everything is fitted on the train part.
+
+    Where the items' vectors are given, PMAT is not trained: every user has the same weights and
+    sees the same items, and only what is quantised differs from the static tokenizer.
 
     Args:
       features: normalised features.
@@ -136,8 +140,14 @@ def make_tokenizer(
       quantize: codebook.
       width: T.
       seed: of everything random here.
+      fused: float32[N + 1, D], the items' vectors as another tokenizer makes them; None for PMAT.
     """
+    if fused is not None:
+        config = dataclasses.replace(config, archetypes=1, uniform=True, gated=False, steps=0)
     module, frozen = train_frozen(features, interactions, config, width, seed)
+    if fused is not None:
+        h = jnp.broadcast_to(jnp.asarray(fused)[:, None], frozen.h.shape)
+        frozen = dataclasses.replace(frozen, h=h)
     known = split_end(interactions, "train")
     perceiver = make_perceiver(frozen)
     alpha, interest = read_ends(perceiver, interactions, known)

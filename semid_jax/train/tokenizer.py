@@ -64,6 +64,8 @@ def fit_pmat(
     parallel = Parallel("shard_map", devices)
     params = module.init(key, inputs.e[1:2], method=Pmat.initialise)
     params = start_tastes(module, params, inputs, interactions, rng)
+    if not config.steps:
+        return params
     schedule = optax.warmup_cosine_decay_schedule(
         0.0, config.lr, min(50, config.steps // 2), max(config.steps, 2)
     )

@@ -1,0 +1,133 @@
+"""What a tokenizer makes of a catalogue, and how it is trained: the same for every one of them."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from semid_jax.quantize.codebook import Codebook
+from semid_jax.types import ItemFeatures
+
+SCAN = 50  # steps of one call: a step is short, and a call costs as much
+
+
+@dataclasses.dataclass(frozen=True)
+class Fused:
+    """A catalogue as a tokenizer sees it.
+
+    Attributes:
+      points: float32[N + 1, D], the fused embedding of every item; row 0 is zero.
+      book: the tokenizer's own codebook: an item's native codes are those of its point.
+    """
+
+    points: np.ndarray
+    book: Codebook
+
+
+def side_by_side(features: ItemFeatures) -> np.ndarray:
+    """float32[N + 1, sum of d_m], all modalities; a missing one is zero, its mean."""
+    return np.concatenate([features.x[name] for name in features.modalities], axis=1)
+
+
+def to_width(points: np.ndarray, train_items: np.ndarray, width: int) -> np.ndarray:
+    """Fused embeddings at the width that the generator and its quantiser work with.
+
+    Args:
+      points: float32[N + 1, D'].
+      train_items: bool[N + 1], items that may be seen.
+      width: D.
+
+    Returns:
+      float32[N + 1, D], the first D principal components, zeros behind them where there are fewer,
+      scaled to mean squared norm 1 over the training items; row 0 is zero.
+    """
+    shown = points[train_items].astype(np.float64)
+    mean = shown.mean(axis=0)
+    _, axes = np.linalg.eigh(np.cov(shown.T))
+    made = (points - mean) @ axes[:, ::-1][:, :width]
+    made /= np.sqrt((made[train_items] ** 2).sum(axis=1).mean())
+    made[0] = 0
+    return np.pad(made, ((0, 0), (0, width - made.shape[1]))).astype(np.float32)
+
+
+def train(
+    loss: Callable[..., tuple[jax.Array, dict[str, jax.Array]]],
+    params: Any,
+    data: Any,
+    draw: Callable[[np.random.Generator, int], Any],
+    steps: int,
+    lr: float,
+    seed: int,
+    name: str,
+) -> Any:
+    """Adam with warm-up and cosine decay.
+
+    Args:
+      loss: of (params, data, batch, key): float32[] and its parts.
+      params: to start from.
+      data: arrays that every step reads.
+      draw: of a generator and a number of steps: the batches' rows, integers [steps, ...].
+      steps: of the optimiser.
+      lr: at the peak.
+      seed: of the batches and of what is random in the loss.
+      name: of the tokenizer, for the progress bar.
+
+    Returns:
+      Parameters after the last step.
+    """
+    calls = max(1, -(-steps // SCAN))
+    total = calls * SCAN
+    schedule = optax.warmup_cosine_decay_schedule(0.0, lr, min(100, total // 5), total)
+    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.0))
+    generator, key = np.random.default_rng((seed, 21)), jax.random.key(seed)
+
+    @jax.jit
+    def run(params: Any, state: Any, data: Any, batches: Any, first: jax.Array) -> Any:
+        def step(carry: Any, at: Any) -> Any:
+            params, state = carry
+            batch, number = at
+            own = jax.random.fold_in(key, number)
+            gradient, parts = jax.grad(loss, has_aux=True)(params, data, batch, own)
+            updates, state = optimiser.update(gradient, state, params)
+            return (optax.apply_updates(params, updates), state), parts
+
+        numbers = first + jnp.arange(SCAN)
+        (params, state), parts = jax.lax.scan(step, (params, state), (batches, numbers))
+        return params, state, jax.tree.map(jnp.mean, parts)
+
+    state = optimiser.init(params)
+    parts: dict[str, jax.Array] = {}
+    bar = tqdm(total=total, desc=name, unit="step", file=sys.stderr, mininterval=2.0)
+    for call in range(calls):
+        batches = draw(generator, SCAN)
+        params, state, parts = run(params, state, data, batches, jnp.int32(call * SCAN))
+        bar.update(SCAN)
+    bar.close()
+    said = ", ".join(f"{part} {float(value):.4f}" for part, value in parts.items())
+    print(f"tokenize: {name} after {total} steps: {said}")
+    return params
+
+
+def draw_items(items: np.ndarray, size: int) -> Callable[[np.random.Generator, int], np.ndarray]:
+    """Batches of items, uniform over them.
+
+    Args:
+      items: int64[n], item numbers.
+      size: of a batch.
+    """
+    return functools.partial(_draw_items, items, size)
+
+
+def _draw_items(
+    items: np.ndarray, size: int, generator: np.random.Generator, steps: int
+) -> np.ndarray:
+    return generator.choice(items, (steps, size)).astype(np.int32)

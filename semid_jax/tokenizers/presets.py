@@ -1,0 +1,32 @@
+"""Configurations of a generator on another tokenizer: what every file in configs/tokenizers is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from semid_jax import launch
+from semid_jax.types import InputError
+
+GENERATORS = {"hdnag": "hdnag.py", "gpt2": "baselines/gpt2.py"}
+
+
+def of_tokenizer(method: str, arg: str, configs: Path) -> ConfigDict:
+    """The configuration of a generator's preset with a tokenizer put in.
+
+    Args:
+      method: a key of tokenizers.registry.METHODS.
+      arg: generator:preset, e.g. "gpt2:amazon_2014,category=Beauty"; either may be left out.
+      configs: the folder of configurations.
+
+    Raises:
+      InputError: unknown generator or preset.
+    """
+    generator, _, preset = arg.partition(":")
+    if generator and generator not in GENERATORS:
+        known = ", ".join(GENERATORS)
+        raise InputError(f"--config=…:{arg}: unknown generator {generator!r}; known are {known}")
+    config = launch.load_config(configs / GENERATORS[generator or "hdnag"], preset)
+    config.fuse.method = method
+    return config

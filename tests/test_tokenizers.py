@@ -1,0 +1,216 @@
+"""Tokenizers of others against their equations, written out in numpy, and run as users would."""
+
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semid_jax import launch
+from semid_jax.data.sequences import split_end, train_items
+from semid_jax.data.synthetic import SyntheticConfig, generate
+from semid_jax.features.config import FeaturesConfig
+from semid_jax.features.normalise import fit_transform
+from semid_jax.quantize import codebook
+from semid_jax.quantize.static import native_ids, residual_codes
+from semid_jax.tokenizers import fusid, mmq, mql4grec, rqvae
+from semid_jax.tokenizers.fused import side_by_side, to_width
+from semid_jax.tokenizers.registry import METHODS, method_of
+from semid_jax.types import InputError
+
+RQVAE = rqvae.RqvaeConfig(hidden=(32,), latent=8, codewords=16, steps=100, batch_size=32)
+FUSID = fusid.FusidConfig(hidden=64, parts=3, width=8, codewords=16, steps=150, batch_size=64)
+MMQ = mmq.MmqConfig(hidden=32, width=8, codewords=16, steps=150, batch_size=32)
+SMALL = {"rqvae": RQVAE, "mql4grec": RQVAE, "fusid": FUSID, "mmq": MMQ}
+
+
+@pytest.fixture(scope="module")
+def world():
+    raw = generate(SyntheticConfig(users=80, items=120, topics=4))
+    features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
+    return features, raw.interactions
+
+
+def unit(v):
+    return v / np.linalg.norm(v, axis=-1, keepdims=True)
+
+
+def test_residual_quantisation_and_its_gradients():
+    rng = np.random.default_rng(0)
+    books, z = rng.normal(size=(3, 5, 4)).astype("f"), rng.normal(size=(7, 4)).astype("f")
+    expected, total, at_z, at_books = [], [], np.zeros_like(z), np.zeros_like(books)
+    for n in range(7):
+        left, loss, words = z[n].copy(), 0.0, np.zeros(4)
+        for level in range(3):
+            k = np.argmin(((left - books[level]) ** 2).sum(-1))
+            gap = left - books[level, k]
+            loss += (1 + 0.25) * (gap**2).sum()
+            at_z[n] += 2 * 0.25 * gap
+            at_books[level, k] -= 2 * gap
+            words += books[level, k]
+            left = gap
+        expected.append(words)
+        total.append(loss)
+    words, loss = rqvae.residual_quantise(books, z, 0.25)
+    np.testing.assert_allclose(words, expected, rtol=1e-5)
+    np.testing.assert_allclose(loss, total, rtol=1e-5)
+
+    def summed(books, z):
+        return rqvae.residual_quantise(books, z, 0.25)[1].sum()
+
+    of_books, of_z = jax.grad(summed, (0, 1))(books, z)
+    np.testing.assert_allclose(of_books, at_books, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(of_z, at_z, rtol=1e-4, atol=1e-5)
+
+
+def test_the_decoder_of_an_rq_vae_reaches_the_encoder_through_the_codes():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 10)), jnp.float32)
+    module = rqvae.Rqvae(RQVAE, 10)
+    params = module.init(jax.random.key(0), x)
+
+    def error(params):
+        return jnp.sum((module.apply(params, x)[0] - x) ** 2)
+
+    found = jax.grad(error)(params)["params"]
+    assert np.abs(found["encoder"]["Dense_0"]["kernel"]).max() > 0
+    np.testing.assert_array_equal(found["codebooks"], 0)
+
+
+def test_losses_of_fusid():
+    rng = np.random.default_rng(1)
+    left, right = (rng.normal(size=(6, 5)).astype("f") for _ in range(2))
+    logits = unit(left) @ unit(right).T / 0.2
+    p, q = np.exp(logits), np.exp(logits.T)
+    own = np.arange(6)
+    there = -np.log(p[own, own] / p.sum(1)).mean()
+    back = -np.log(q[own, own] / q.sum(1)).mean()
+    found = fusid.metric_loss(left, right, 0.2)
+    np.testing.assert_allclose(found, (there + back) / 2, rtol=1e-5)
+
+    parts = rng.normal(size=(9, 3, 4)).astype("f") * rng.uniform(0.2, 2, (3, 4)).astype("f")
+    deviation = np.sqrt(parts.var(axis=0) + 1e-4)
+    expected = np.maximum(0, 1 - deviation).mean()
+    np.testing.assert_allclose(fusid.variance_loss(parts), expected, rtol=1e-5)
+    covariance = np.cov(parts.reshape(9, 12).T)
+    total = sum(covariance[i, j] ** 2 for i in range(12) for j in range(12) if i // 4 != j // 4)
+    np.testing.assert_allclose(fusid.covariance_loss(parts), total / 12, rtol=1e-4)
+
+
+def test_pairs_lie_near_each_other_in_one_users_train_part(world):
+    _, interactions = world
+    known = split_end(interactions, "train")
+    near = set()
+    for u in range(interactions.n_users):
+        own = interactions.items[interactions.offsets[u] :][: known[u]]
+        near |= {
+            (own[a], own[b]) for a in range(len(own)) for b in range(a + 1, min(a + 4, len(own)))
+        }
+    pairs = fusid.draw_pairs(interactions, 3, np.random.default_rng(0), (40, 50))
+    assert pairs.shape == (40, 50, 2)
+    assert {tuple(pair) for pair in pairs.reshape(-1, 2).tolist()} <= near
+    assert len(np.unique(pairs.reshape(-1, 2), axis=0)) > 0.3 * len(near)
+
+
+def test_losses_of_mmq():
+    rng = np.random.default_rng(2)
+    books, v = rng.normal(size=(3, 5, 4)).astype("f"), rng.normal(size=(7, 3, 4)).astype("f")
+    cosine = np.einsum("ned,ekd->nek", unit(v), unit(books))
+    code = cosine.argmax(-1)
+    words, loss = mmq.cosine_quantise(books, v, 0.25)
+    chosen = unit(books)[np.arange(3), code]
+    np.testing.assert_allclose(words, chosen, atol=1e-5)
+    np.testing.assert_allclose(loss, 1.25 * ((unit(v) - chosen) ** 2).sum((1, 2)), rtol=1e-4)
+    gram = np.einsum("ned,nfd->nef", unit(v), unit(v))
+    expected = ((gram - np.eye(3)) ** 2).sum((1, 2)).mean()
+    np.testing.assert_allclose(mmq.orthogonality_loss(v), expected, rtol=1e-4)
+    # Straight through: the gradient of unit v.
+    of = jax.grad(lambda v: jnp.sum(mmq.cosine_quantise(books, v, 0.0)[0] * books[:, 0]))(v)
+    plain = jax.grad(lambda v: jnp.sum(mmq.unit(v) * books[:, 0]))(v)
+    np.testing.assert_allclose(of, plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_tokenizer_is_the_same_again_and_its_codes_tell_items_apart(world, name):
+    features, interactions = world
+    fit = method_of(name).fit
+    made = fit(features, interactions, SMALL[name], 0)
+    again = fit(features, interactions, SMALL[name], 0)
+    np.testing.assert_array_equal(made.points, again.points)
+    assert np.isfinite(made.points).all()
+    np.testing.assert_array_equal(made.points[0], 0)
+    ids = native_ids(made.points, made.book)
+    table = residual_codes(ids)
+    assert len(np.unique(table[1:], axis=0)) == interactions.n_items
+    used = [len(np.unique(column)) for column in table[1:, :-1].T]
+    assert min(used) >= 4
+    rebuilt = np.asarray(codebook.decode(made.book, ids.coarse, ids.fine))
+    error = ((rebuilt - made.points)[1:] ** 2).sum(1).mean()
+    assert error < 0.8 * made.points[1:].var(axis=0).sum()
+
+
+def test_levels_of_a_modality_are_those_of_its_own_quantiser(world):
+    features, interactions = world
+    seen = train_items(interactions)
+    made = mql4grec.fit(features, seen, RQVAE, 0)
+    ids = native_ids(made.points, made.book)
+    table = np.concatenate([ids.coarse[:, None], ids.fine], axis=1)
+    for m, name in enumerate(features.modalities):
+        own = rqvae.fit_on(features.x[name], seen & features.present[name], RQVAE, 0, name)
+        alone = native_ids(own.points, own.book)
+        codes = np.concatenate([alone.coarse[:, None], alone.fine], axis=1)
+        np.testing.assert_array_equal(table[:, 3 * m : 3 * m + 3], codes)
+
+
+def test_fusid_brings_items_that_occur_together_together(world):
+    features, interactions = world
+    points = unit(fusid.fit(features, interactions, FUSID, 0).points[1:])
+    plain = unit(side_by_side(features)[1:])
+    pairs = fusid.draw_pairs(interactions, 5, np.random.default_rng(1), (2000,)) - 1
+
+    def nearer(points):
+        """How much more alike pairs are than any two items, in deviations."""
+        cosines = points @ points.T
+        return (cosines[pairs[:, 0], pairs[:, 1]].mean() - cosines.mean()) / cosines.std()
+
+    assert nearer(points) > 1.2 * nearer(plain)
+
+
+def test_vectors_of_any_width_become_those_of_the_generator():
+    rng = np.random.default_rng(3)
+    points = rng.normal(size=(50, 6)).astype("f") @ rng.normal(size=(6, 6)).astype("f")
+    seen = np.arange(50) > 9
+    wide = to_width(points, seen, 8)
+    assert wide.shape == (50, 8)
+    np.testing.assert_array_equal(wide[0], 0)
+    np.testing.assert_array_equal(wide[:, 6:], 0)
+    before = np.linalg.norm(points[1:, None] - points[None, 1:], axis=-1)
+    after = np.linalg.norm(wide[1:, None] - wide[None, 1:], axis=-1)
+    scale = after[0, 1] / before[0, 1]
+    np.testing.assert_allclose(after, scale * before, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose((wide[seen] ** 2).sum(1).mean(), 1, rtol=1e-4)
+    narrow = to_width(points, seen, 2)
+    np.testing.assert_allclose(
+        narrow[1:] / narrow[1, 0], wide[1:, :2] / wide[1, 0], rtol=1e-3, atol=1e-4
+    )
+
+
+@pytest.mark.parametrize("config", ["fusid.py:hdnag:tiny", "mmq.py:gpt2:tiny"])
+def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
+    arguments = ["launch", f"--config=configs/tokenizers/{config}", f"--workdir={tmp_path / 'w'}"]
+    name = config.split(".")[0]
+    assert launch.main([*arguments, f"--config.{name}.steps=50"]) == 0
+    metrics = json.loads((tmp_path / "w" / "results" / "metrics.json").read_text())
+    assert 0 < metrics["test"]["ndcg@10"] < 1
+    assert "MMQ after 50" in (said := capsys.readouterr().out) or "FusID after 50" in said
+    # Another tokenizer is another run.
+    assert launch.main([*arguments, f"--config.{name}.steps=51"]) == launch.BAD_INPUT
+    shutil.rmtree(tmp_path / "w")
+
+
+def test_wrong_names_are_refused(capsys):
+    with pytest.raises(InputError, match="use rqvae, mql4grec, fusid, mmq"):
+        method_of("fusion")
+    assert launch.main(["launch", "--config=configs/tokenizers/mmq.py:gpt3:tiny"]) == 2
+    assert "unknown generator 'gpt3'" in capsys.readouterr().err
