@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from typing import Any
 
 import jax
+import numpy as np
 
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.beam import beam_search
@@ -71,6 +73,32 @@ def beam_lists(
     return Lists(**encode_users(side, encode, shows_bar, POSITIONS))
 
 
+def items_of(lists: Lists, owner: np.ndarray) -> Lists:
+    """Lists of items from lists of IDs: an item's score is the log of its IDs' summed probability.
+
+    Args:
+      lists: of IDs.
+      owner: int32[V + 1], the item of each ID.
+
+    Returns:
+      The same lists, each item once, 0 behind the last.
+    """
+    items = owner[lists.items]
+    if len(np.unique(owner)) == len(owner):
+        return dataclasses.replace(lists, items=items)
+    same = (items[:, :, None] == items[:, None, :]) & (items > 0)[:, None, :]
+    scores = np.where(same, lists.scores[:, None, :].astype(np.float64), -np.inf)
+    top = lists.scores.max(axis=1, initial=-np.inf, keepdims=True)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        joined = np.log(np.exp(scores - top[..., None]).sum(axis=2)) + top
+    first = np.argmax(same, axis=2) == np.arange(items.shape[1])
+    joined = np.where(first & (items > 0), joined, -np.inf)
+    order = np.argsort(-joined, axis=1, kind="stable")
+    joined = np.take_along_axis(joined, order, axis=1)
+    items = np.where(np.isfinite(joined), np.take_along_axis(items, order, axis=1), 0)
+    return dataclasses.replace(lists, items=items, scores=joined.astype(np.float32))
+
+
 def evaluate_beam(
     raw: RawDataset,
     features: ItemFeatures,
@@ -99,8 +127,11 @@ def evaluate_beam(
     """
     metrics: dict[str, Any] = {}
     for split in ("validation", "test"):
-        side = make_users(raw.interactions, split, width)
+        side = make_users(ids.read(raw.interactions), split, width)
         lists = beam_lists(model, params, trie, codes, side, config)
+        lists = items_of(lists, ids.owner)
+        owned = ids.owner[side.history], ids.owner[side.targets]
+        side = dataclasses.replace(side, history=owned[0], targets=owned[1])
         per_user = ranking_metrics(target_ranks(lists.items, side.targets))
         metrics |= named(split, summary(per_user))
     seen = whole_prefix(raw.interactions, side.users)

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import BeamConfig
 from semid_jax.decode.trie import build_trie
-from semid_jax.eval.beam import beam_lists, evaluate_beam
+from semid_jax.eval.beam import beam_lists, evaluate_beam, items_of
 from semid_jax.eval.dense import make_users
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.ranking import target_ranks
@@ -96,15 +96,17 @@ def run(
     model = kind.module(section(config, "model", kind.settings), table.shape[1], codewords, width)
     params = model.init(jax.random.key(config.seed), *kind.inputs(codes[1:3][None]))
     users = validation_users(config, raw.interactions.n_users)
-    side = make_users(raw.interactions, "validation", width, users)
+    reads = ids.read(raw.interactions)
+    side = make_users(reads, "validation", width, users)
+    targets = ids.owner[side.targets]
 
     def validate(params: Any) -> dict[str, float]:
         lists = beam_lists(model, params, trie, codes, side, decode, shows_bar=False)
-        return mean_metrics(target_ranks(lists.items, side.targets))
+        return mean_metrics(target_ranks(items_of(lists, ids.owner).items, targets))
 
     def evaluate(params: Any) -> Evaluation:
         return evaluate_beam(raw, features, ids, model, params, trie, codes, decode, width)
 
     losses = kind.losses(model, config.seed)
     made = Prepared(params, losses, codes, validate, evaluate, has_ids=True)
-    return train_and_evaluate(config, workdir, raw.interactions, made)
+    return train_and_evaluate(config, workdir, reads, made)

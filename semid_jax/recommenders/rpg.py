@@ -32,7 +32,7 @@ from semid_jax.recommenders.common import (
 )
 from semid_jax.recommenders.static_ids import static_ids_stage
 from semid_jax.train.rpg_objective import rpg_losses
-from semid_jax.types import ItemFeatures
+from semid_jax.types import InputError, ItemFeatures
 
 
 def run(
@@ -46,6 +46,8 @@ def run(
       raw: data set.
       features: normalised features.
     """
+    if config.fuse.method:
+        raise InputError("fuse.method: rpg quantises by itself; leave it empty")
     ids = static_ids_stage(config, workdir, raw, features)
     release()
     width = config.train.max_length

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -34,8 +35,10 @@ def static_ids_stage(
         fused = fused_items(config, features, raw.interactions)
         if fused is None:
             made = static.make_static_ids(features, train_items(raw.interactions), quantize)
-        else:
+        elif fused.contexts is None:
             made = static.native_ids(fused.points, fused.book)
+        else:
+            made = StaticIds(fused.book, **dataclasses.asdict(fused.contexts))
         artifacts.write(directory, kind, static.to_arrays(made), inputs, settings, since(started))
     ids = static.from_arrays(artifacts.read(directory, kind)[0])
     print(

@@ -21,21 +21,58 @@ SCAN = 50  # steps of one call: a step is short, and a call costs as much
 
 
 @dataclasses.dataclass(frozen=True)
+class Contexts:
+    """IDs of which an item may have several, and which one every interaction means.
+
+    Attributes:
+      points: float32[V + 1, D], what each ID stands for; row 0 is padding.
+      coarse: int32[V + 1], its codes.
+      fine: uint8[V + 1, L].
+      owner: int32[V + 1], whose ID it is.
+      uses: int32[nnz], the ID of every interaction, by what comes before it and itself.
+    """
+
+    points: np.ndarray
+    coarse: np.ndarray
+    fine: np.ndarray
+    owner: np.ndarray
+    uses: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class Fused:
     """A catalogue as a tokenizer sees it.
 
     Attributes:
       points: float32[N + 1, D], the fused embedding of every item; row 0 is zero.
       book: the tokenizer's own codebook: an item's native codes are those of its point.
+      contexts: native IDs where an item has more than one; None where it has one.
     """
 
     points: np.ndarray
     book: Codebook
+    contexts: Contexts | None = None
 
 
 def side_by_side(features: ItemFeatures) -> np.ndarray:
     """float32[N + 1, sum of d_m], all modalities; a missing one is zero, its mean."""
     return np.concatenate([features.x[name] for name in features.modalities], axis=1)
+
+
+def principal(points: np.ndarray, seen: np.ndarray, width: int) -> np.ndarray:
+    """Principal components, each of variance one (whitened).
+
+    Args:
+      points: float32[n, d].
+      seen: bool[n], rows to fit on.
+      width: components kept, fewer where there are fewer.
+
+    Returns:
+      float32[n, min(width, d)].
+    """
+    mean, axes, values = _axes(points, seen, width)
+    made: np.ndarray = (points - mean) @ axes / np.sqrt(np.maximum(values, 1e-9 * values.max()))
+    return made.astype(np.float32)
 
 
 def to_width(points: np.ndarray, train_items: np.ndarray, width: int) -> np.ndarray:
@@ -50,13 +87,20 @@ def to_width(points: np.ndarray, train_items: np.ndarray, width: int) -> np.ndar
       float32[N + 1, D], the first D principal components, zeros behind them where there are fewer,
       scaled to mean squared norm 1 over the training items; row 0 is zero.
     """
-    shown = points[train_items].astype(np.float64)
-    mean = shown.mean(axis=0)
-    _, axes = np.linalg.eigh(np.cov(shown.T))
-    made = (points - mean) @ axes[:, ::-1][:, :width]
+    mean, axes, _ = _axes(points, train_items, width)
+    made = (points - mean) @ axes
     made /= np.sqrt((made[train_items] ** 2).sum(axis=1).mean())
     made[0] = 0
     return np.pad(made, ((0, 0), (0, width - made.shape[1]))).astype(np.float32)
+
+
+def _axes(
+    points: np.ndarray, seen: np.ndarray, width: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean, first `width` principal axes as columns, and their variances."""
+    shown = points[seen].astype(np.float64)
+    values, axes = np.linalg.eigh(np.cov(shown.T))
+    return shown.mean(axis=0), axes[:, ::-1][:, :width], values[::-1][:width]
 
 
 def train(

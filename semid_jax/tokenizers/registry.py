@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from semid_jax.data.sequences import train_items
-from semid_jax.tokenizers import fusid, mmq, mql4grec, rqvae
+from semid_jax.tokenizers import fusid, mmq, mql4grec, pctx, rqvae
 from semid_jax.tokenizers.fused import Fused
 from semid_jax.types import InputError, Interactions, ItemFeatures
 
@@ -17,9 +17,9 @@ class FuseConfig:
     """Whose tokenizer makes the items' vectors and codes.
 
     Attributes:
-      method: "rqvae", "mql4grec", "fusid" or "mmq", with the settings of the section of that name
-        (mql4grec: rqvae); empty for the recommender's own: PMAT for hdnag, all modalities side by
-        side for the others.
+      method: "rqvae", "mql4grec", "fusid", "mmq" or "pctx", with the settings of the section of
+        that name (mql4grec: rqvae); empty for the recommender's own: PMAT for hdnag, all
+        modalities side by side for the others.
     """
 
     method: str = ""
@@ -56,6 +56,7 @@ METHODS: Mapping[str, Method] = {
     "mql4grec": Method("rqvae", rqvae.RqvaeConfig, _of_items(mql4grec.fit)),
     "fusid": Method("fusid", fusid.FusidConfig, fusid.fit),
     "mmq": Method("mmq", mmq.MmqConfig, _of_items(mmq.fit)),
+    "pctx": Method("pctx", pctx.PctxConfig, pctx.fit),
 }
 SECTIONS: Mapping[str, Callable[..., Any]] = {
     "fuse": FuseConfig,

@@ -1,0 +1,44 @@
+"""Tokenizers beside each other, by validation, at most a quarter of an hour a row on two cores.
+
+python -m semid_jax.study --config=configs/studies/tokenizers.py:hdnag:movielens_1m
+python -m semid_jax.study --config=configs/studies/tokenizers.py:gpt2:amazon_2014,category=Beauty
+
+`hdnag`: each one's fused embedding, our quantiser (same C, L, K) and HDNAG. `gpt2`: its own codes,
+one after another.
+"""
+
+from ml_collections import ConfigDict
+
+from semid_jax.types import InputError
+
+OTHERS = {
+    "RQ-VAE": "--config.fuse.method=rqvae",
+    "MQL4GRec's": "--config.fuse.method=mql4grec",
+    "FusID": "--config.fuse.method=fusid",
+    "MMQ": "--config.fuse.method=mmq",
+    "Pctx": "--config.fuse.method=pctx",
+}
+MODALITIES = {"movielens_1m": ("image", "text"), "amazon_2014": ("attributes", "text")}
+CONFIGS = {"hdnag": "configs/hdnag.py", "gpt2": "configs/baselines/gpt2.py"}
+SHORTER = {
+    ("hdnag", "movielens_1m"): " --config.train.epochs=8 --config.train.max_length=100",
+    ("hdnag", "amazon_2014"): " --config.train.epochs=12",
+    ("gpt2", "movielens_1m"): " --config.train.epochs=8",
+    ("gpt2", "amazon_2014"): " --config.train.epochs=12",
+}
+
+
+def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
+    """The study of a generator and one of its presets."""
+    generator, _, preset = (arg or "hdnag:movielens_1m").partition(":")
+    name = preset.split(",")[0]
+    if (generator, name) not in SHORTER:
+        known = ", ".join(":".join(pair) for pair in SHORTER)
+        raise InputError(f"--config=…:{arg}: unknown study; known are {known}")
+    single = {f"{m} alone": f"--config.features.modalities={m}" for m in MODALITIES[name]}
+    if generator == "hdnag":
+        own = {"PMAT": "--config.tokenizer.archetypes=8", "PMAT, A = 1": ""}
+    else:
+        own = {"residual k-means": ""}
+    base = f"--config={CONFIGS[generator]}:{preset}{SHORTER[generator, name]}"
+    return ConfigDict({"base": base, "rows": tuple({**own, **OTHERS, **single}.items())})

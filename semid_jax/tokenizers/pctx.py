@@ -1,0 +1,342 @@
+"""Pctx: an item has several IDs, and the history before it says which one is meant.
+
+"Pctx: Tokenizing Personalized Context for Generative Recommendation" (ICLR 2026, 2510.21276),
+sections 3.1 to 3.3: contexts of every occurrence, k-means of them for each item, fused with the
+features and quantised by residual k-means, rare IDs merged. The context encoder is a SASRec with
+DuoRec's contrast of two dropout views (its positives of equal targets are left out). What the
+paper adds to the generator is left out too: other IDs of a history's items in training, and a vote
+of five passes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from scipy.stats import gamma
+
+from semid_jax.data.sequences import gather_windows, popularity, split_end, train_mask
+from semid_jax.models.full_softmax import full_softmax_loss
+from semid_jax.models.pmat_losses import contrast
+from semid_jax.models.sasrec import SasRec, SasRecConfig
+from semid_jax.quantize import codebook, kmeans, opq
+from semid_jax.quantize.codebook import Codebook
+from semid_jax.tokenizers.fused import Contexts, Fused, principal, side_by_side, train
+from semid_jax.types import Interactions, ItemFeatures
+
+CHUNK = 4096  # occurrences whose distances are made at once
+
+
+@dataclasses.dataclass(frozen=True)
+class PctxConfig:
+    """Pctx; groups, fusion and merging as the paper has them for Games.
+
+    Attributes:
+      width: of contexts (paper: 256).
+      layers: of the context encoder.
+      heads: of its attention.
+      dropout: of the encoder, which makes its two views.
+      max_length: items that a context may reach back.
+      temperature: of the contrast.
+      contrast: its weight.
+      groups: T, items are parted in so many groups by how often they occur.
+      start: contexts of an item of the rarest group.
+      slope: contexts more in each further group.
+      shape: of the gamma density that says how large the groups are.
+      alpha: how much the context counts in the fused vector, 0 to 1.
+      context_width: principal components of contexts.
+      text_width: principal components of features.
+      levels: codes of an ID.
+      codewords: K of each.
+      rare: an ID used in a smaller share of its item's occurrences is merged into its nearest.
+      steps: of the encoder's optimiser.
+      batch_size: windows.
+      lr: at the peak.
+    """
+
+    width: int = 128
+    layers: int = 2
+    heads: int = 2
+    dropout: float = 0.3
+    max_length: int = 20
+    temperature: float = 0.07
+    contrast: float = 0.2
+    groups: int = 11
+    start: int = 4
+    slope: int = 2
+    shape: float = 4.6
+    alpha: float = 0.5
+    context_width: int = 64
+    text_width: int = 128
+    levels: int = 3
+    codewords: int = 256
+    rare: float = 0.2
+    steps: int = 2000
+    batch_size: int = 128
+    lr: float = 1e-3
+
+
+def fit(features: ItemFeatures, interactions: Interactions, config: PctxConfig, seed: int) -> Fused:
+    """Trains Pctx's tokenizer.
+
+    Args:
+      features: normalised.
+      interactions: histories; later parts than train are only read, never learned from.
+      config: settings.
+      seed: of everything random here.
+
+    Returns:
+      An item's vector is the mean of its contexts' fused ones, by how often they occur. `contexts`
+      has the IDs, several of an item, and which one every interaction means.
+    """
+    contexts = read_contexts(interactions, config, seed)
+    counts = popularity(interactions)
+    number = count_contexts(counts, config)
+    shown = train_mask(interactions)
+    of_train = contexts[shown], interactions.items[shown]
+    centroids, first = item_kmeans(*of_train, number, 10, seed)
+    owner = np.repeat(np.arange(len(number)), number)
+    own = nearest_own(contexts, interactions.items, centroids, first, number)
+    used = np.bincount(own[shown], minlength=len(owner))
+
+    seen = counts[owner] > 0
+    text = principal(side_by_side(features), counts > 0, config.text_width)
+    vectors = np.concatenate(
+        [
+            config.alpha * principal(centroids, seen, config.context_width),
+            (1 - config.alpha) * text[owner],
+        ],
+        axis=1,
+    ).astype(np.float32)
+    book = fit_levels(vectors[seen], config, seed)
+    coarse, fine = (np.asarray(codes) for codes in codebook.encode(book, vectors))
+    codes = np.concatenate([coarse[:, None], fine], axis=1)
+    label = np.unique(codes, axis=0, return_inverse=True)[1].ravel()
+    label = merge_rare(label, owner, used, centroids, first, number, config.rare)
+
+    # An ID is an item with a label; its codes are those of any context of the label.
+    key = owner * (label.max() + 1) + label
+    _, some, place = np.unique(key, return_index=True, return_inverse=True)
+    place = place.ravel()
+    of_label = np.unique(label, return_index=True)[1]
+    named = np.searchsorted(np.unique(label), label[some])
+    weight = np.maximum(used, 1e-3)
+    return Fused(
+        _means(vectors, owner, weight, len(number)),
+        book,
+        Contexts(
+            points=_means(vectors, place, weight, len(some)),
+            coarse=codes[of_label[named], 0].astype(np.int32),
+            fine=codes[of_label[named], 1:].astype(np.uint8),
+            owner=owner[some].astype(np.int32),
+            uses=place[own].astype(np.int32),
+        ),
+    )
+
+
+def _means(vectors: np.ndarray, group: np.ndarray, weight: np.ndarray, groups: int) -> np.ndarray:
+    """float32[groups, D], weighted means; group 0, of item 0, is zero."""
+    total = np.zeros((groups, vectors.shape[1]))
+    np.add.at(total, group, vectors * weight[:, None])
+    total /= np.bincount(group, weights=weight, minlength=groups)[:, None]
+    total[0] = 0
+    return total.astype(np.float32)
+
+
+def count_contexts(counts: np.ndarray, config: PctxConfig) -> np.ndarray:
+    """How many contexts each item is given.
+
+    Items in the order of how often they occur are parted in groups, whose sizes go by a gamma
+    density; group i gets start + i slope contexts, but no item more than it has occurrences.
+
+    Args:
+      counts: int64[N + 1], training interactions per item.
+      config: settings.
+
+    Returns:
+      int64[N + 1], 1 at least.
+    """
+    density = gamma.pdf(np.arange(1, config.groups + 1), config.shape)
+    border = np.round(np.cumsum(density / density.sum()) * (len(counts) - 1))
+    order = np.argsort(counts[1:], kind="stable")
+    group = np.empty(len(order), np.int64)
+    group[order] = np.searchsorted(border, np.arange(len(order)), side="right")
+    wanted = config.start + np.minimum(group, config.groups - 1) * config.slope
+    return np.concatenate([[1], np.clip(wanted, 1, np.maximum(counts[1:], 1))])
+
+
+def read_contexts(interactions: Interactions, config: PctxConfig, seed: int) -> np.ndarray:
+    """The encoder's state after every interaction, float32[nnz, width]; of items up to it alone."""
+    T, n_items = config.max_length, interactions.n_items
+    sizes = SasRecConfig(config.width, config.layers, config.heads, config.dropout)
+    model = SasRec(sizes, n_items, T)
+    params = model.init(jax.random.key(seed), None, jnp.zeros((1, 2), jnp.int32))
+
+    def loss(params: Any, data: None, window: jax.Array, key: jax.Array) -> Any:
+        del data
+        inputs, targets = window[:, :-1], window[:, 1:]
+        seeds = jax.random.bits(key, (2, len(window)))
+        items, states = model.apply(params, None, inputs, seeds[0])
+        other = model.apply(params, items, inputs, seeds[1], method="states")
+        bears = (targets > 0).astype(jnp.float32)
+        flat = states.reshape(-1, config.width)
+        total = full_softmax_loss(flat, items, targets.reshape(-1), bears.reshape(-1))
+        next_item = total / jnp.maximum(jnp.sum(bears), 1.0)
+        last = jnp.maximum(jnp.sum(inputs > 0, axis=1) - 1, 0)
+        rows = jnp.arange(len(window))
+        views = contrast(states[rows, last], other[rows, last], config.temperature)
+        total = next_item + config.contrast * views
+        return total, {"next item": next_item, "contrast": views}
+
+    known = split_end(interactions, "train")
+    learners = np.flatnonzero(known >= 2)
+
+    def draw(generator: np.random.Generator, steps: int) -> np.ndarray:
+        users = generator.choice(learners, steps * config.batch_size)
+        slack = np.maximum(known[users] - (T + 1), 0)
+        start = interactions.offsets[users]
+        begin = start + (generator.random(len(users)) * (slack + 1)).astype(np.int64)
+        end = np.minimum(begin + T + 1, start + known[users])
+        windows = gather_windows(interactions.items, begin, end, T + 1)[0]
+        return windows.reshape(steps, config.batch_size, T + 1)
+
+    params = train(loss, params, None, draw, config.steps, config.lr, seed, "Pctx")
+    items = model.apply(params, None, method="items")
+
+    @jax.jit
+    def states(history: jax.Array) -> jax.Array:
+        found: jax.Array = model.apply(params, items, history, method="states")
+        return found
+
+    # Windows overlap by half, so that all but a history's first contexts reach T / 2 items back.
+    half = max(T // 2, 1)
+    out = np.zeros((len(interactions.items), config.width), np.float32)
+    pieces = np.maximum(-(-(interactions.lengths - (T - half)) // half), 1)
+    user = np.repeat(np.arange(interactions.n_users), pieces)
+    number = np.arange(len(user)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    begin = interactions.offsets[user] + number * half
+    end = np.minimum(begin + T, interactions.offsets[user + 1])
+    skip = np.where(number > 0, T - half, 0)
+    size = min(1024, len(user))
+    for at in range(0, len(user), size):
+        rows = np.minimum(np.arange(at, at + size), len(user) - 1)
+        history, lengths = gather_windows(interactions.items, begin[rows], end[rows], T)
+        found = np.asarray(states(history))
+        column = np.arange(T)
+        fresh = (column < lengths[:, None]) & (column >= skip[rows][:, None])
+        out[(begin[rows][:, None] + column)[fresh]] = found[fresh]
+    return out
+
+
+def item_kmeans(
+    x: np.ndarray, item: np.ndarray, number: np.ndarray, iterations: int, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """k-means of every item's own occurrences, all items at once.
+
+    Args:
+      x: float32[n, w], occurrences.
+      item: int32[n], whose they are.
+      number: int64[N + 1], centroids of each item.
+      iterations: Lloyd steps.
+      seed: of the start, occurrences drawn without repeats.
+
+    Returns:
+      float32[sum of number, w], item by item; int64[N + 1], where each item's begin. An item that
+      does not occur has the mean of all.
+    """
+    first = np.cumsum(number) - number
+    order = np.lexsort((np.random.default_rng((seed, 22)).random(len(item)), item))
+    begins = np.searchsorted(item[order], np.arange(len(number)))
+    rank = np.arange(len(order)) - begins[item[order]]
+    start = rank < number[item[order]]
+    centroids = np.repeat(x.mean(axis=0, keepdims=True), number.sum(), axis=0)
+    centroids[first[item[order]][start] + rank[start]] = x[order[start]]
+    for _ in range(iterations):
+        own = nearest_own(x, item, centroids, first, number)
+        size = np.bincount(own, minlength=len(centroids))
+        total = np.zeros(centroids.shape)
+        np.add.at(total, own, x)
+        filled = size > 0
+        centroids[filled] = (total[filled] / size[filled, None]).astype(np.float32)
+    return centroids, first
+
+
+def nearest_own(
+    x: np.ndarray, item: np.ndarray, centroids: np.ndarray, first: np.ndarray, number: np.ndarray
+) -> np.ndarray:
+    """int64[n], the nearest of each occurrence's own item's centroids, see `item_kmeans`."""
+    most = int(number.max())
+
+    @jax.jit
+    def nearest(x: jax.Array, begin: jax.Array, count: jax.Array, centroids: jax.Array) -> Any:
+        slot = jnp.arange(most)
+        words = centroids[jnp.minimum(begin[:, None] + slot, len(centroids) - 1)]
+        distance = jnp.sum(words**2, -1) - 2.0 * jnp.einsum("nw,nsw->ns", x, words)
+        return begin + jnp.argmin(jnp.where(slot < count[:, None], distance, jnp.inf), axis=1)
+
+    size = min(CHUNK, len(x))
+    out, words = np.zeros(len(x), np.int64), jnp.asarray(centroids)
+    for at in range(0, len(x), size):
+        rows = np.minimum(np.arange(at, at + size), len(x) - 1)
+        out[rows] = nearest(x[rows], first[item[rows]], number[item[rows]], words)
+    return out
+
+
+def fit_levels(vectors: np.ndarray, config: PctxConfig, seed: int) -> Codebook:
+    """Residual k-means of fused vectors."""
+    K = max(1, min(config.codewords, len(vectors) // 4))
+    first = kmeans.fit_kmeans(vectors[:, None], K, 25, seed)[0]
+    near = np.argmin((first**2).sum(-1) - 2 * vectors @ first.T, axis=1)
+    left = vectors - first[near]
+    rest = opq.fit_levels(left, config.levels - 1, K, 25, seed + 1)
+    eye = jnp.eye(vectors.shape[1])
+    return Codebook(jnp.asarray(first), eye, jnp.asarray(rest), kind="residual", absolute=False)
+
+
+def merge_rare(
+    label: np.ndarray,
+    owner: np.ndarray,
+    used: np.ndarray,
+    centroids: np.ndarray,
+    first: np.ndarray,
+    number: np.ndarray,
+    rare: float,
+) -> np.ndarray:
+    """Gives contexts of an item's rare IDs that of the nearest context with another ID.
+
+    Args:
+      label: int64[n], which ID each context has.
+      owner: int64[n], its item.
+      used: int64[n], training occurrences.
+      centroids: float32[n, w].
+      first: int64[N + 1], where an item's contexts begin.
+      number: int64[N + 1], how many it has.
+      rare: share of an item's occurrences below which an ID is merged, the rarest first.
+
+    Returns:
+      int64[n], labels after merging.
+    """
+    label = label.copy()
+    total = np.maximum(np.bincount(owner, weights=used, minlength=len(number)), 1)
+    slot = np.arange(int(number.max()))
+    for _ in range(int(number.max())):
+        group = np.unique(owner * (label.max() + 1) + label, return_inverse=True)[1].ravel()
+        size = np.bincount(group, weights=used)
+        of = np.zeros(len(size), np.int64)
+        of[group] = owner
+        groups = np.bincount(of, minlength=len(number))
+        order = np.lexsort((size, of))
+        rarest = order[np.searchsorted(of[order], np.arange(len(number)))]
+        goes = (groups[of[rarest]] > 1) & (size[rarest] < rare * total[of[rarest]])
+        moving = np.flatnonzero(np.isin(group, rarest[goes]))
+        if not len(moving):
+            break
+        near = np.minimum(first[owner[moving]][:, None] + slot, len(label) - 1)
+        other = (slot < number[owner[moving]][:, None]) & (group[near] != group[moving][:, None])
+        gap = ((centroids[near] - centroids[moving][:, None]) ** 2).sum(-1)
+        best = np.argmin(np.where(other, gap, np.inf), axis=1)
+        label[moving] = label[near[np.arange(len(moving)), best]]
+    return label
