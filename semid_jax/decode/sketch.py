@@ -1,0 +1,159 @@
+"""A short vector of every entry and how far it is from the whole: an upper bound of S1.
+
+S1 is <q, v_i>, and v_i, made of few codes, lies near a space of few dimensions; so do queries. In
+coordinates T^-T q and T v, split behind the first r,
+
+    <q, v_i> = <q, mean> + <q_r, v_r> + <q_rest, v_rest>
+            <= <q, mean> + <q_r, v_r> + |q_rest| |v_rest| ,
+
+and T is chosen from the second moments of queries and entries so that the last product is small.
+With E[q q^T] = G and Cov(v) = S, the directions are the eigenvectors of G^1/2 S G^1/2 and each is
+scaled so that queries and entries have the same size in it. The bound holds for any query; a query
+unlike those it was fitted on only makes it loose.
+
+Entries are put in blocks of alike ones (a k-d tree inside each cell): a block's largest bound says
+whether any of its entries must be looked at.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from semid_jax.decode.index import Index
+from semid_jax.decode.score import PRECISION, item_vectors
+
+ROWS = 16384  # entries whose whole vectors are made at once
+RIDGE = 1e-4  # of the queries' mean square, so that every direction has some
+ROUNDING = 2e-6  # of a score's terms: float32 sums of less than a thousand of them, doubled
+NEVER = -1e30
+
+
+@struct.dataclass
+class Sketch:
+    """Short vectors of the entries, in blocks; n' = n rounded up to whole blocks.
+
+    Attributes:
+      vector: float32[r, n'], v_r, entries on the last axis.
+      rest: float32[n'], |v_rest|.
+      entry: int32[n'], numbers of the entries; 0 behind the last.
+      mask: uint32[n'], bit a is set where archetype a has the entry; 0 behind the last.
+      mean: float32[F].
+      transform: float32[F, F], T^-1, of which the first r columns are the sketch's.
+      longest: float32[], the largest |T (v - mean)|.
+      block: entries of a block.
+    """
+
+    vector: jax.Array
+    rest: jax.Array
+    entry: jax.Array
+    mask: jax.Array
+    mean: jax.Array
+    transform: jax.Array
+    longest: jax.Array
+    block: int = struct.field(pytree_node=False)
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.vector.shape[0]
+
+
+def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int = 32) -> Sketch:
+    """Fits the coordinates and puts the entries in blocks.
+
+    Args:
+      index: the catalogue.
+      queries: float32[S, F], vectors of some users, as those to be searched for.
+      rank: r, at most F.
+      block: entries of a block.
+    """
+    n, rank = index.n_entries, min(rank, queries.shape[1])
+    mean, covariance = _moments(index)
+    to_query, to_entry = _coordinates(np.asarray(queries, np.float64), covariance)
+    short = np.empty((n, rank), np.float32)
+    rest, whole = np.empty(n, np.float32), np.empty(n, np.float32)
+    project = jax.jit(
+        lambda v, mean, basis: jnp.dot(v - mean, basis, precision=PRECISION), donate_argnums=0
+    )
+    basis = jnp.asarray(to_entry, jnp.float32)
+    for at in range(0, n, ROWS):
+        rows = slice(at, at + ROWS)
+        made = np.asarray(project(_vectors(index, rows), jnp.asarray(mean, jnp.float32), basis))
+        short[rows] = made[:, :rank]
+        rest[rows] = np.linalg.norm(made[:, rank:].astype(np.float64), axis=1)
+        whole[rows] = np.linalg.norm(made.astype(np.float64), axis=1)
+    order = kd_order(short, np.asarray(index.entry_coarse), block)
+    padding = -n % block
+    mask = np.pad(np.asarray(index.entry_mask)[order], (0, padding))
+    return Sketch(
+        vector=jnp.asarray(np.pad(short[order].T, ((0, 0), (0, padding)))),
+        rest=jnp.asarray(np.pad(rest[order], (0, padding))),
+        entry=jnp.asarray(np.pad(order, (0, padding)).astype(np.int32)),
+        mask=jnp.asarray(mask),
+        mean=jnp.asarray(mean, jnp.float32),
+        transform=jnp.asarray(to_query, jnp.float32),
+        longest=jnp.asarray(whole.max(), jnp.float32),
+        block=block,
+    )
+
+
+def _vectors(index: Index, rows: slice) -> jax.Array:
+    """float32[n, F], whole vectors of some entries."""
+    codes = index.entry_coarse[rows], index.entry_fine[rows], index.entry_bias[rows]
+    return item_vectors(index.tables, *codes)
+
+
+def _moments(index: Index) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and covariance of all entries' vectors, float64."""
+    F = _vectors(index, slice(0, 1)).shape[1]
+    total, square = np.zeros(F), np.zeros((F, F))
+    for at in range(0, index.n_entries, ROWS):
+        v = _vectors(index, slice(at, at + ROWS))
+        total += np.asarray(jnp.sum(v, axis=0), np.float64)
+        square += np.asarray(jnp.dot(v.T, v, precision=PRECISION), np.float64)
+    mean = total / index.n_entries
+    return mean, square / index.n_entries - np.outer(mean, mean)
+
+
+def _coordinates(queries: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """T^-1 for queries and T^T for entries, both [F, F]: <q, v> = <q T^-1, v T^T>."""
+    second = queries.T @ queries / len(queries)
+    second += RIDGE * np.trace(second) / len(second) * np.eye(len(second))
+    values, axes = np.linalg.eigh(second)
+    root = axes * np.sqrt(values)
+    inverse = axes / np.sqrt(values)
+    spread, turn = np.linalg.eigh(root.T @ covariance @ root)
+    spread, turn = spread[::-1], turn[:, ::-1]
+    scale = np.maximum(spread, 1e-12 * spread[0]) ** 0.25
+    return inverse @ turn * scale, root @ turn / scale
+
+
+def kd_order(points: np.ndarray, group: np.ndarray, block: int) -> np.ndarray:
+    """An order of points in which neighbours are alike: a k-d tree's leaves inside each group.
+
+    Args:
+      points: float32[n, r].
+      group: int[n]; the order is by group first.
+      block: groups are halved, at the median of the coordinate that varies most, until they are no
+        larger.
+
+    Returns:
+      int64[n].
+    """
+    order = np.argsort(group, kind="stable")
+    starts = np.flatnonzero(np.diff(group[order], prepend=group[order[:1]] - 1))
+    while True:
+        sizes = np.diff(starts, append=len(order))
+        if sizes.max() <= block:
+            return order
+        part = np.repeat(np.arange(len(starts)), sizes)
+        shown = points[order].astype(np.float64)
+        mean = np.add.reduceat(shown, starts) / sizes[:, None]
+        variance = np.add.reduceat(shown**2, starts) / sizes[:, None] - mean**2
+        widest = np.argmax(variance, axis=1)[part]
+        order = order[np.lexsort((shown[np.arange(len(order)), widest], part))]
+        halves = starts + sizes // 2
+        starts = np.unique(np.concatenate([starts, halves[sizes > block]]))
