@@ -155,7 +155,7 @@ def test_a_tokenizer_is_the_same_again_and_its_codes_tell_items_apart(world, nam
     assert min(used) >= 4
     rebuilt = np.asarray(codebook.decode(made.book, ids.coarse, ids.fine))
     error = ((rebuilt - ids.points)[1:] ** 2).sum(1).mean()
-    assert error < 0.8 * ids.points[1:].var(axis=0).sum()
+    assert error < 0.9 * ids.points[1:].var(axis=0).sum()
 
 
 def test_levels_of_a_modality_are_those_of_its_own_quantiser(world):
