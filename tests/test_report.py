@@ -177,10 +177,12 @@ def test_other_figures(tmp_path):
     assert is_png(figures.draw_bars(ROWS, "ndcg@10", tmp_path / "b.png", "model"))
     assert figures.draw_bars(ROWS, "recall@10", tmp_path / "none.png") is None
     assert is_png(figures.draw_list_sizes(np.array([[3, 4], [0, 7]]), tmp_path / "l.png"))
-    swept = {"5": {"churn": 0.03, "ndcg@10": 0.1}, "100": {"churn": 0.2, "ndcg@10": 0.12}}
-    pmat = {"tradeoff": swept, "updated_ndcg@10_stale": 0.08, "updated_ndcg@10_full": 0.13}
-    assert is_png(figures.draw_tradeoff(pmat, tmp_path / "c.png"))
-    assert figures.draw_tradeoff({"churn": 0.0}, tmp_path / "none.png") is None
+    swept = {
+        name: {"churn": x, "difference": x / 10, "low": -0.01, "high": 0.03}
+        for name, x in (("5", 0.03), ("100", 0.2), ("full", 0.4))
+    }
+    assert is_png(figures.draw_tradeoff(swept, tmp_path / "c.png"))
+    assert figures.draw_tradeoff({}, tmp_path / "none.png") is None
     weights = np.full((6, 2), 0.5)
     drift = np.array([0, 1, 3, 2, 0, 0.0])
     assert is_png(

@@ -198,16 +198,18 @@ def test_the_more_may_move_the_more_does(world):
 
     def rank(part):
         asked.append(part)
-        return np.full(len(part), 2)
+        return np.full(len(part), 0 if len(asked) == 1 else 2)  # before the update nobody is found
 
-    found = tradeoff(read, before, fired, rank)
+    found = tradeoff(tokenizer, read, before, fired, rank)
     churn = [found[f"{round(100 * budget)}.churn"] for budget in BUDGETS]
     assert churn == sorted(churn)
     assert 0 < churn[0] <= BUDGETS[0]
     assert churn[-1] > churn[0]
-    assert [len(part) for part in asked] == [fired.sum()] * len(BUDGETS)
-    np.testing.assert_allclose(found["40.ndcg@10"], 1 / np.log2(3), rtol=1e-6)
-    assert tradeoff(read, before, np.zeros_like(fired), rank) == {}
+    assert [len(part) for part in asked] == [fired.sum()] * (len(BUDGETS) + 2)
+    np.testing.assert_array_equal(asked[0].fine, before.fine[fired])
+    np.testing.assert_allclose(found["40.difference"], 1 / np.log2(3), rtol=1e-6)
+    assert found["full.churn"] >= churn[-1]
+    assert tradeoff(tokenizer, read, before, np.zeros_like(fired), rank) == {}
 
 
 def test_ablations_switch_off_what_they_name():

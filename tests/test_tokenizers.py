@@ -272,9 +272,13 @@ def test_vectors_of_any_width_become_those_of_the_generator():
 def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
     arguments = ["launch", f"--config=configs/tokenizers/{config}", f"--workdir={tmp_path / 'w'}"]
     name = config.split(".")[0]
+    if "hdnag" in config:
+        arguments.append("--config.decode.methods=inverted,pruned,exact")
     assert launch.main([*arguments, f"--config.{name}.steps=50"]) == 0
     metrics = json.loads((tmp_path / "w" / "results" / "metrics.json").read_text())
     assert 0 < metrics["test"]["ndcg@10"] < 1
+    if "hdnag" in config:
+        assert metrics["retrieval"]["pruned"]["search_loss"] == 0
     assert f"{name} after 50" in capsys.readouterr().out.lower()
     # Another tokenizer is another run.
     assert launch.main([*arguments, f"--config.{name}.steps=51"]) == launch.BAD_INPUT

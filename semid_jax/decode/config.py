@@ -21,7 +21,8 @@ class DecodeConfig:
     """How the index is searched.
 
     Attributes:
-      methods: searches that the evaluation runs side by side, the first one being of record.
+      methods: searches that the evaluation runs side by side, the first one being of record:
+        "inverted", "scann", "exact" and "pruned", which is exact as well.
       probes: P, cells probed per user by `inverted` and `scann`; 0 for as few as `loss` allows.
       loss: share of the exact search's NDCG@10 that may be lost, on validation, where P is chosen.
       k: items returned per user.

@@ -17,8 +17,10 @@ from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import ScannSearcher, available
+from semid_jax.decode.sketch import Sketch, build_sketch
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
 from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries
@@ -33,6 +35,7 @@ from semid_jax.eval.searching import (
     exact_ranks,
     rescored_ranks,
     rescoring,
+    some_vectors,
 )
 from semid_jax.eval.updates import tradeoff, update_metrics
 from semid_jax.eval.users import Users
@@ -47,9 +50,17 @@ SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
 def make_searches(
-    index: Index, config: DecodeConfig, k: int, directory: Path
+    index: Index, config: DecodeConfig, k: int, directory: Path, sketch: Sketch | None
 ) -> dict[str, Search | None]:
-    """The searches that the configuration names; None for scann where it is not installed."""
+    """The searches that the configuration names; None for scann where it is not installed.
+
+    Args:
+      index: with the model's tables.
+      config: searches.
+      k: items returned.
+      directory: where ScaNN's files go.
+      sketch: of the index; None where `pruned` is not among the methods.
+    """
     exact = functools.partial(retrieve_exact, index, k=k, chunk=config.chunk)
     searches: dict[str, Search | None] = {}
     for method in config.methods:
@@ -59,6 +70,8 @@ def make_searches(
             )
         elif method == "exact":
             searches[method] = exact
+        elif method == "pruned" and sketch is not None:
+            searches[method] = functools.partial(retrieve_pruned, index, sketch, k=k)
         elif method == "scann":
             searches[method] = None
             if available():
@@ -66,7 +79,7 @@ def make_searches(
                 searches[method] = functools.partial(retrieve, probes=config.probes, k=k)
         else:
             raise InputError(
-                f"decode.methods: {method!r} is unknown; use inverted, scann and exact"
+                f"decode.methods: {method!r} is unknown; use inverted, scann, pruned and exact"
             )
     return {"exact": exact, **searches}
 
@@ -134,11 +147,15 @@ def evaluate(
     coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
     metrics |= named("validation_search", coarse)
 
+    sketch = None
+    if "pruned" in config.methods:
+        sketch = build_sketch(index, some_vectors(queries))
+
     side, before, fired = read_side(tokenizer, interactions, "test", width)
     queries = hdnag_queries(generator, params, index, side, views, centroids)
     seen = whole_prefix(interactions, side.users)
     _, without = exact_ranks(queries, index, side, seen)
-    searches = make_searches(index, config, config.k, scann_directory)
+    searches = make_searches(index, config, config.k, scann_directory, sketch)
     lists, rows = compare_searches(queries, searches, side, interactions.n_items)
     metrics |= rows
     main, ranking = config.methods[0], "retrieval"
@@ -148,7 +165,7 @@ def evaluate(
         under_s1 = ranking_metrics(target_ranks(shown.items, side.targets))
         metrics |= named("test_s1", summary(under_s1))
         metrics |= named("test_s1_without_history", summary(ranking_metrics(without)))
-        wide = make_searches(index, config, config.rescored, scann_directory)
+        wide = make_searches(index, config, config.rescored, scann_directory, sketch)
         again = {
             name: search and rescoring(search, dense, config.k) for name, search in wide.items()
         }
@@ -191,7 +208,7 @@ def evaluate(
             streamer = dataclasses.replace(make_streamer(tokenizer), budget=jnp.float32(budget))
             return read_side(tokenizer, interactions, "test", width, streamer=streamer)[0]
 
-        metrics |= named("pmat.tradeoff", tradeoff(read, before, fired, rank))
+        metrics |= named("pmat.tradeoff", tradeoff(tokenizer, read, before, fired, rank))
     if raw.truth:
         drifted = raw.truth["drift_kind"][side.users] > 0
         for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):

@@ -55,6 +55,12 @@ class Queries:
             yield self._to_query(states, archetype), rows, rows.stop - rows.start
 
 
+def some_vectors(queries: Queries, count: int = 4096) -> np.ndarray:
+    """float32[about count, F], the vectors of queries from all batches alike."""
+    each = -(-count // max(len(queries), 1))
+    return np.concatenate([np.asarray(query.vector)[: min(each, n)] for query, _, n in queries])
+
+
 def exact_ranks(
     queries: Queries, index: Index, side: Users, seen: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -48,12 +48,7 @@ def update_metrics(
     if not len(rows) or tokenizer.book.kind != "hierarchical":
         return found
     incremental = after.take(rows)
-    column = incremental.archetype[:, None]
-    full = dataclasses.replace(
-        incremental,
-        coarse=tokenizer.coarse[column, incremental.history],
-        fine=tokenizer.fine[column, incremental.history],
-    )
+    full = encoded_anew(tokenizer, incremental)
     sides = {"stale": before.take(rows), "incremental": incremental, "full": full}
     gains: dict[str, np.ndarray] = {}
     for name, side in sides.items():
@@ -70,6 +65,7 @@ BUDGETS = (0.05, 0.1, 0.2, 0.4, 1.0)  # shares of a read side that an update may
 
 
 def tradeoff(
+    tokenizer: Tokenizer,
     read: Callable[[float], ReadSide],
     before: ReadSide,
     fired: np.ndarray,
@@ -78,23 +74,36 @@ def tradeoff(
     """Churn and accuracy of the updated users by how much an update may move.
 
     Args:
+      tokenizer: of the run.
       read: a budget to the read sides after updates within it, users in the order of `before`.
       before: read sides before the update.
       fired: bool[U], who was updated.
       rank: read sides to the ranks of their targets, int32[u].
 
     Returns:
-      "<percent>.churn" and "<percent>.ndcg@10" with its interval, for each of BUDGETS; empty where
-      nobody was updated.
+      For each of BUDGETS "<percent>.churn" and "<percent>.difference" with its interval, of
+      NDCG@10 and that before the update, paired over users; "full", every item encoded anew, is
+      one more. Empty where nobody was updated.
     """
-    found: dict[str, float] = {}
     rows = np.flatnonzero(fired)
-    for budget in BUDGETS if len(rows) else ():
-        side = read(budget).take(rows)
-        of_budget = {"churn": _moved(side, before.take(rows))}
-        of_budget |= summary({"ndcg@10": ranking_metrics(rank(side))["ndcg@10"]})
-        found |= named(f"{round(100 * budget)}", of_budget)
+    if not len(rows):
+        return {}
+    stale = before.take(rows)
+    base = ranking_metrics(rank(stale))["ndcg@10"]
+    sides = {f"{round(100 * budget)}": read(budget).take(rows) for budget in BUDGETS}
+    sides["full"] = encoded_anew(tokenizer, stale)
+    found: dict[str, float] = {}
+    for name, side in sides.items():
+        own = ranking_metrics(rank(side))["ndcg@10"]
+        found |= named(name, {"churn": _moved(side, stale), **paired_difference(own, base)})
     return found
+
+
+def encoded_anew(tokenizer: Tokenizer, side: ReadSide) -> ReadSide:
+    """Read sides with every item in the codes of today's archetype."""
+    column = side.archetype[:, None]
+    codes = tokenizer.coarse[column, side.history], tokenizer.fine[column, side.history]
+    return dataclasses.replace(side, coarse=codes[0], fine=codes[1])
 
 
 def named_of(values: dict[str, float], suffix: str) -> dict[str, float]:

@@ -133,34 +133,36 @@ def draw_alpha(
     return _save(figure, path)
 
 
-def draw_tradeoff(metrics: Mapping[str, Any], path: Path) -> Path | None:
+def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path | None:
     """What an update of the read side gains by what it moves: a point for each budget.
 
     Args:
-      metrics: of "pmat": "tradeoff" {"<percent>": {"churn", "ndcg@10", …}} and
-        "updated_ndcg@10_stale" and "updated_ndcg@10_full", as `eval.updates` has them.
+      points: "<percent>" of codes that may move, or "full" for every item encoded anew, to
+        {"churn", "difference", "low", "high"}, as `eval.updates.tradeoff` has them.
       path: the PNG.
     """
-    points = metrics.get("tradeoff")
     if not points:
         return None
-    budgets = sorted(points, key=int)
-    churn = 100 * np.array([points[b]["churn"] for b in budgets])
-    gain = np.array([points[b]["ndcg@10"] for b in budgets])
-    stale, full = (metrics[f"updated_ndcg@10_{name}"] for name in ("stale", "full"))
+    names = sorted(points, key=lambda name: points[name]["churn"])
+    churn = 100 * np.array([points[name]["churn"] for name in names])
+    gain, low, high = (
+        np.array([points[name][field] for name in names]) for field in ("difference", "low", "high")
+    )
     figure = _figure(6.4, 3.6)
     axes = figure.add_subplot()
-    axes.axhline(stale, color=GREY, linewidth=1.2, linestyle=":")
-    axes.axhline(full, color=INK, linewidth=1.2, linestyle=":")
-    axes.plot(np.append(0.0, churn), np.append(stale, gain), color=BLUE, marker="o", markersize=5)
-    for b, x, y in zip(budgets, churn, gain, strict=True):
-        axes.annotate(f"{b} %", (x, y), xytext=(0, 7), ha="center", textcoords="offset points")
-    right = float(churn.max()) * 1.12 + 1.0
-    for name, y, colour in (("not updated", stale, GREY), ("all encoded anew", full, INK)):
-        axes.annotate(name, (right, y), xytext=(-2, 3), ha="right", textcoords="offset points",
-                      color=colour)  # fmt: skip
-    axes.set_xlim(0, right)
-    _finish(axes, "codes moved, % (labels: how many may move)", "NDCG@10 of the updated users")
+    axes.axhline(0.0, color=INK, linewidth=1.0)
+    axes.vlines(churn, low, high, color=GREY, linewidth=1.4)
+    axes.plot(np.append(0.0, churn), np.append(0.0, gain), color=BLUE, marker="o", markersize=5)
+    for name, x, y in zip(names, churn, high, strict=True):
+        label = "all anew" if name == "full" else f"{name} %"
+        axes.annotate(label, (x, y), xytext=(0, 4), ha="center", textcoords="offset points")
+    axes.set_xlim(0, float(churn.max()) * 1.08 + 1.0)
+    axes.margins(y=0.14)
+    _finish(
+        axes,
+        "codes moved, % (labels: how many may move; lines: 95 % interval, paired over users)",
+        "NDCG@10, gain over no update",
+    )
     return _save(figure, path)
 
 

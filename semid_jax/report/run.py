@@ -71,7 +71,7 @@ def report(
     if searches:
         draw_bars(searches, "ndcg@10", figures / "retrieval.png", "search")
     if tokenizer is not None and isinstance(evaluation, IdEvaluation):
-        draw_tradeoff(metrics["pmat"], figures / "tradeoff.png")
+        draw_tradeoff(metrics["pmat"].get("tradeoff", {}), figures / "tradeoff.png")
         _show_ids(config, results, raw, tokenizer, evaluation)
     page = build_page(workdir)
     print("\nTest, history not excluded (best marked with a star)")
