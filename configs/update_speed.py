@@ -7,12 +7,16 @@ The tokenizer is trained briefly: times do not depend on what it has learned. Th
 WORKDIR/results/update_speed.json; put it into results/update_speed/<machine>.json to keep it.
 """
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from semid_jax.benchmarks.update_speed import UpdateSpeedConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.presets import Preset, make_config
 from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
 
 PRESETS: dict[str, Preset] = {
     "synthetic": {
@@ -29,10 +33,11 @@ PRESETS: dict[str, Preset] = {
         "benchmark": {"batches": (1, 4), "seconds": 0.1},
     },
 }
-SECTIONS = {
+SECTIONS: Mapping[str, Callable[..., Any]] = {
     "tokenizer": PmatConfig,
     "quantize": QuantizeConfig,
     "benchmark": UpdateSpeedConfig,
+    **TOKENIZERS,
 }
 
 

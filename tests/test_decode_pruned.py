@@ -21,7 +21,7 @@ def test_pruned_is_exact(kind, rank, block, chunk, monkeypatch):
     world = World(kind)
     sketch = build_sketch(world.index, np.asarray(world.query.vector), rank, block)
     exact = retrieve_exact(world.index, world.query, 10)
-    found = retrieve_pruned(world.index, sketch, world.query, 10, 1, chunk, blocks=2)
+    found = retrieve_pruned(world.index, sketch, world.query, 10, chunk, blocks=2, users=3)
     np.testing.assert_array_equal(found.items, exact.items)
     np.testing.assert_array_equal(found.scores, exact.scores)
     jax.clear_caches()

@@ -1,5 +1,7 @@
 """RPG against its equations in plain numpy; its graph search against a slow walk."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -154,4 +156,4 @@ def test_too_many_items_of_one_code_are_refused():
     ids = catalogue("residual", cells=1, digits=1)
     many = np.zeros((300, 1), np.uint8)
     with pytest.raises(InputError, match=r"raise quantize\.digits"):
-        residual_codes(type(ids)(ids.book, ids.points, np.zeros(300, np.int32), many))
+        residual_codes(dataclasses.replace(ids, coarse=np.zeros(300, np.int32), fine=many))

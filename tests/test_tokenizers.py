@@ -142,8 +142,9 @@ def test_a_tokenizer_is_the_same_again_and_its_codes_tell_items_apart(world, nam
     features, interactions = world
     fit = method_of(name).fit
     made = fit(features, interactions, SMALL[name], 0)
-    again = fit(features, interactions, SMALL[name], 0)
-    np.testing.assert_array_equal(made.points, again.points)
+    if name in ("mmq", "pctx"):  # items drawn, and windows
+        again = fit(features, interactions, SMALL[name], 0)
+        np.testing.assert_array_equal(made.points, again.points)
     assert np.isfinite(made.points).all()
     np.testing.assert_array_equal(made.points[0], 0)
     ids = native_ids(made.points, made.book)

@@ -7,6 +7,7 @@ that would be most of them, everything is scored instead.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import chex
@@ -15,7 +16,6 @@ import jax.numpy as jnp
 
 from semid_jax.decode.exact import check_query, retrieve_exact
 from semid_jax.decode.index import Index
-from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query, score_gathered
 from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
@@ -24,15 +24,15 @@ from semid_jax.decode.topk import top_k_ties
 PAYS = 0.15  # of the entries: if more of them survive the bound, everything is scored
 
 
-@functools.partial(jax.jit, static_argnames=("k", "probes", "chunk", "blocks"))
+@functools.partial(jax.jit, static_argnames=("k", "chunk", "blocks", "users"))
 def retrieve_pruned(
     index: Index,
     sketch: Sketch,
     query: Query,
     k: int,
-    probes: int = 1,
     chunk: int = 8192,
     blocks: int = 64,
+    users: int = 8,
 ) -> Retrieved:
     """The k best items under S1, the very list of `exact`.
 
@@ -41,42 +41,61 @@ def retrieve_pruned(
       sketch: of the index.
       query: B users.
       k: items returned.
-      probes: cells that are searched first, for a k-th score to begin with.
       chunk: entries whose bounds are made at once, rounded to whole blocks.
-      blocks: blocks scored at once.
+      blocks: blocks scored at once; those with the best bounds come first.
+      users: of the batch that go on together until none of them has a block left.
 
     Returns:
-      items, scores and the number of entries whose S1 was computed, cells of the beginning
-      included; all of them where it did not pay.
+      items, scores and the number of entries whose S1 was computed; all of them where it did not
+      pay.
     """
     check_query(index, query)
-    first = retrieve_inverted(index, query, probes, k)
-    bound = block_bounds(sketch, query, chunk)
-    reached = bound >= first.scores[:, -1:]
-    share = jnp.mean(reached)
+    B = len(query.vector)
+    bound = block_bounds(sketch, query, chunk, index.n_archetypes > 1)
+    blocks = min(blocks, bound.shape[1])
+    search = functools.partial(_descend, index, sketch, k=k, blocks=blocks)
+    nothing = (
+        jnp.zeros((B, k), jnp.int32),
+        jnp.full((B, k), -jnp.inf, jnp.float32),
+        jnp.zeros(B, jnp.int32),
+    )
+    first, left = _score_best(index, sketch, query, nothing, bound, k, blocks)
+    share = jnp.mean((left >= first[1][:, -1:]) & (left > NEVER / 2))
 
     def prune() -> Retrieved:
-        return _descend(index, sketch, query, first, bound, k, min(blocks, bound.shape[1]))
+        size = min(users, B)
+        padding = -B % size
+
+        def grouped(a: jax.Array) -> jax.Array:
+            wide = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1), mode="edge")
+            return wide.reshape(-1, size, *a.shape[1:])
+
+        parts = jax.tree.map(grouped, (dataclasses.replace(query, dense=None), first, left))
+        found = jax.lax.map(lambda part: search(*part), parts)
+        items, scores, scored = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:B], found)
+        return Retrieved(items, scores, scored)
 
     return jax.lax.cond(share > PAYS, lambda: retrieve_exact(index, query, k), prune)
 
 
-def block_bounds(sketch: Sketch, query: Query, chunk: int) -> jax.Array:
+def block_bounds(sketch: Sketch, query: Query, chunk: int, masked: bool = True) -> jax.Array:
     """The largest bound of each block.
 
     Args:
       sketch: of the index.
       query: B users.
       chunk: entries at once.
+      masked: leave out entries of other archetypes; False where there is only one.
 
     Returns:
       float32[B, n' / block]: no entry of a user's archetype in the block has a larger S1.
     """
-    r, n = sketch.vector.shape
+    r, n = sketch.rank, sketch.vector.shape[1]
     vector = query.vector
     chex.assert_shape(vector, (None, sketch.mean.shape[0]))
     turned = jnp.dot(vector, sketch.transform, precision=PRECISION)
-    short, left = turned[:, :r], jnp.linalg.norm(turned[:, r:], axis=1, keepdims=True)
+    left = jnp.linalg.norm(turned[:, r:], axis=1, keepdims=True)
+    short = jnp.concatenate([turned[:, :r], left], axis=1)
     middle = jnp.dot(vector, sketch.mean, precision=PRECISION)[:, None]
     # Terms of the sums that stand for each other, here and in S1.
     terms = jnp.linalg.norm(turned, axis=1, keepdims=True) * sketch.longest + jnp.abs(middle)
@@ -90,9 +109,10 @@ def block_bounds(sketch: Sketch, query: Query, chunk: int) -> jax.Array:
         def part(a: jax.Array) -> jax.Array:
             return jax.lax.dynamic_slice_in_dim(a, begin, size, axis=a.ndim - 1)
 
-        own = (jnp.right_shift(part(sketch.mask), bit) & 1) == 1
         made = jnp.dot(short, part(sketch.vector), precision=PRECISION)
-        made = jnp.where(own, made + left * part(sketch.rest), NEVER)
+        if masked:
+            own = (jnp.right_shift(part(sketch.mask), bit) & 1) == 1
+            made = jnp.where(own, made, NEVER)
         return jnp.max(made.reshape(len(made), -1, sketch.block), axis=2)
 
     starts = jnp.minimum(jnp.arange(0, n, size), n - size)
@@ -106,46 +126,57 @@ def block_bounds(sketch: Sketch, query: Query, chunk: int) -> jax.Array:
     return base + whole
 
 
+# Items and scores of the k best so far, and how many entries were scored.
+Best = tuple[jax.Array, jax.Array, jax.Array]
+
+
+def _score_best(
+    index: Index,
+    sketch: Sketch,
+    query: Query,
+    best: Best,
+    left: jax.Array,
+    k: int,
+    blocks: int,
+) -> tuple[Best, jax.Array]:
+    """Scores the blocks with the best bounds among those left: the k best now, and what is left."""
+    items, scores, scored = best
+    B = len(left)
+    bound, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
+    place = (which[..., None] * sketch.block + jnp.arange(sketch.block)).reshape(B, -1)
+    entry = sketch.entry[place]
+    own = jnp.right_shift(sketch.mask[place], query.archetype.astype(jnp.uint32)[:, None])
+    wanted = jnp.repeat(bound >= scores[:, -1:], sketch.block, axis=1) & ((own & 1) == 1)
+    codes = index.entry_coarse[entry], index.entry_fine[entry], index.entry_bias[entry]
+    made = jnp.where(wanted, score_gathered(query, *codes), -jnp.inf)
+    here = top_k_ties(made, index.entry_item[entry], k)
+    items, scores = top_k_ties(
+        jnp.concatenate([scores, here[1]], axis=1),
+        jnp.concatenate([items, here[0]], axis=1),
+        k,
+    )
+    left = left.at[jnp.arange(B)[:, None], which].set(NEVER)
+    return (items, scores, scored + wanted.sum(axis=1, dtype=jnp.int32)), left
+
+
 def _descend(
     index: Index,
     sketch: Sketch,
     query: Query,
-    first: Retrieved,
-    bound: jax.Array,
+    best: Best,
+    left: jax.Array,
     k: int,
     blocks: int,
-) -> Retrieved:
+) -> Best:
     """Scores blocks, best bound first, until none can reach the k-th score."""
-    B = len(bound)
-    row = jnp.arange(B)[:, None]
-    slot = jnp.arange(sketch.block)
 
-    def unfinished(carry: tuple) -> jax.Array:
-        _, scores, left, _ = carry
+    def unfinished(carry: tuple[Best, jax.Array]) -> jax.Array:
+        (_, scores, _), left = carry
         largest = jnp.max(left, axis=1)
         return jnp.any((largest >= scores[:, -1]) & (largest > NEVER / 2))
 
-    def step(carry: tuple) -> tuple:
-        items, scores, left, scored = carry
-        best, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
-        place = (which[..., None] * sketch.block + slot).reshape(B, -1)
-        entry = sketch.entry[place]
-        own = jnp.right_shift(sketch.mask[place], query.archetype.astype(jnp.uint32)[:, None])
-        wanted = jnp.repeat(best >= scores[:, -1:], sketch.block, axis=1) & ((own & 1) == 1)
-        codes = index.entry_coarse[entry], index.entry_fine[entry], index.entry_bias[entry]
-        found = index.entry_item[entry]
-        # What the beginning has found already comes up once more in its block.
-        known = (found[:, :, None] == items[:, None, :]).any(axis=2)
-        made = jnp.where(wanted & ~known, score_gathered(query, *codes), -jnp.inf)
-        here = top_k_ties(made, found, k)
-        items, scores = top_k_ties(
-            jnp.concatenate([scores, here[1]], axis=1),
-            jnp.concatenate([items, here[0]], axis=1),
-            k,
-        )
-        left = left.at[row, which].set(NEVER)
-        return items, scores, left, scored + wanted.sum(axis=1, dtype=jnp.int32)
+    def step(carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
+        return _score_best(index, sketch, query, *carry, k=k, blocks=blocks)
 
-    start = first.items, first.scores, bound, first.scored
-    items, scores, _, scored = jax.lax.while_loop(unfinished, step, start)
-    return Retrieved(items, scores, scored)
+    found: Best = jax.lax.while_loop(unfinished, step, (best, left))[0]
+    return found

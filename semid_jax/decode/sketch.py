@@ -36,8 +36,7 @@ class Sketch:
     """Short vectors of the entries, in blocks; n' = n rounded up to whole blocks.
 
     Attributes:
-      vector: float32[r, n'], v_r, entries on the last axis.
-      rest: float32[n'], |v_rest|.
+      vector: float32[r + 1, n'], v_r and below it |v_rest|, entries on the last axis.
       entry: int32[n'], numbers of the entries; 0 behind the last.
       mask: uint32[n'], bit a is set where archetype a has the entry; 0 behind the last.
       mean: float32[F].
@@ -47,7 +46,6 @@ class Sketch:
     """
 
     vector: jax.Array
-    rest: jax.Array
     entry: jax.Array
     mask: jax.Array
     mean: jax.Array
@@ -58,7 +56,7 @@ class Sketch:
     @property
     def rank(self) -> int:
         """r."""
-        return self.vector.shape[0]
+        return self.vector.shape[0] - 1
 
 
 def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int = 32) -> Sketch:
@@ -73,8 +71,7 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
     n, rank = index.n_entries, min(rank, queries.shape[1])
     mean, covariance = _moments(index)
     to_query, to_entry = _coordinates(np.asarray(queries, np.float64), covariance)
-    short = np.empty((n, rank), np.float32)
-    rest, whole = np.empty(n, np.float32), np.empty(n, np.float32)
+    short, whole = np.empty((n, rank + 1), np.float32), np.empty(n, np.float32)
     project = jax.jit(
         lambda v, mean, basis: jnp.dot(v - mean, basis, precision=PRECISION), donate_argnums=0
     )
@@ -82,15 +79,14 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
     for at in range(0, n, ROWS):
         rows = slice(at, at + ROWS)
         made = np.asarray(project(_vectors(index, rows), jnp.asarray(mean, jnp.float32), basis))
-        short[rows] = made[:, :rank]
-        rest[rows] = np.linalg.norm(made[:, rank:].astype(np.float64), axis=1)
+        short[rows, :rank] = made[:, :rank]
+        short[rows, rank] = np.linalg.norm(made[:, rank:].astype(np.float64), axis=1)
         whole[rows] = np.linalg.norm(made.astype(np.float64), axis=1)
-    order = kd_order(short, np.asarray(index.entry_coarse), block)
+    order = kd_order(short[:, :rank], np.asarray(index.entry_coarse), block)
     padding = -n % block
     mask = np.pad(np.asarray(index.entry_mask)[order], (0, padding))
     return Sketch(
         vector=jnp.asarray(np.pad(short[order].T, ((0, 0), (0, padding)))),
-        rest=jnp.asarray(np.pad(rest[order], (0, padding))),
         entry=jnp.asarray(np.pad(order, (0, padding)).astype(np.int32)),
         mask=jnp.asarray(mask),
         mean=jnp.asarray(mean, jnp.float32),
