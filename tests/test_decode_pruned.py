@@ -17,6 +17,7 @@ from semid_jax.decode.sketch import build_sketch, kd_order
 @pytest.mark.parametrize(("rank", "block", "chunk"), [(3, 8, 50), (29, 16, 4096)])
 def test_pruned_is_exact(kind, rank, block, chunk, monkeypatch):
     monkeypatch.setattr("semid_jax.decode.pruned.PAYS", 2.0)  # even where it does not pay
+    monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
     jax.clear_caches()
     world = World(kind)
     sketch = build_sketch(world.index, np.asarray(world.query.vector), rank, block)
@@ -81,7 +82,9 @@ def test_of_a_large_catalogue_little_is_scored():
     )
 
 
-def test_where_it_does_not_pay_everything_is_scored():
+def test_where_it_does_not_pay_everything_is_scored(monkeypatch):
+    monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
+    jax.clear_caches()
     world = World("constant codes")
     sketch = build_sketch(world.index, np.asarray(world.query.vector), 4)
     found = retrieve_pruned(world.index, sketch, world.query, 10)
@@ -90,7 +93,9 @@ def test_where_it_does_not_pay_everything_is_scored():
     np.testing.assert_array_equal(found.scored, exact.scored)
 
 
-def test_more_items_than_there_are():
+def test_more_items_than_there_are(monkeypatch):
+    monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
+    jax.clear_caches()
     world = World("one archetype")
     sketch = build_sketch(world.index, np.asarray(world.query.vector), 4)
     found = retrieve_pruned(world.index, sketch, world.query, 320)

@@ -2,7 +2,7 @@
 
 Every entry's bound is made (see `sketch`) and each block keeps its largest. Blocks are then scored
 exactly, best bound first, until no block is left whose bound reaches the k-th best score. Where
-that would be most of them, everything is scored instead.
+that would be too many of them, or there are few users, everything is scored instead.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from semid_jax.decode.score import PRECISION, Query, score_gathered
 from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
 from semid_jax.decode.topk import top_k_ties
 
-PAYS = 0.15  # of the entries: if more of them survive the bound, everything is scored
+PAYS = 0.15  # of the blocks: if more of them survive the bound, everything is scored
+# Users of a batch: for fewer, reading the short vectors takes longer than look-ups in tables that
+# lie in the cache (a million items, two cores: 10 ms against 7 for one user, 496 against 825 for
+# 256).
+LEAST = 16
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk", "blocks", "users"))
@@ -51,6 +55,8 @@ def retrieve_pruned(
     """
     check_query(index, query)
     B = len(query.vector)
+    if B < LEAST:
+        return retrieve_exact(index, query, k)
     bound = block_bounds(sketch, query, chunk, index.n_archetypes > 1)
     blocks = min(blocks, bound.shape[1])
     search = functools.partial(_descend, index, sketch, k=k, blocks=blocks)
