@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from semid_jax.data import builders
+from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.store import write_evaluation
 from semid_jax.eval.users import Lists, Users
@@ -65,6 +67,29 @@ def test_difference_is_over_users_whatever_their_order_seeds_averaged(tmp_path, 
     assert found["low"] < 0.375 < found["high"]
     assert "hdnag 0.6250, sasrec 0.2500, difference +0.3750" in capsys.readouterr().out
     assert [record.model for record in load_records(results)] == ["hdnag", "hdnag", "sasrec"]
+
+
+def test_users_who_drift_are_compared_by_themselves(tmp_path, capsys):
+    world = generate(SyntheticConfig(users=4, items=40, topics=3))
+    world.truth["drift_kind"] = np.array([0, 2, 1, 0])
+    for name in ("w", "steady"):
+        (tmp_path / name / "data").mkdir(parents=True)
+    builders.write(world, tmp_path / "w" / "data", "synthetic")
+    ours = kept(tmp_path, "hdnag", 0, [1, 3, 0, 1])
+    theirs = kept(tmp_path, "sasrec", 0, [1, 0, 0, 0])
+    results = tmp_path / "results"
+    arguments = [f"--ours={ours}", f"--theirs={theirs}", "--experiment=main"]
+    arguments += [f"--results={results}", f"--drifted={tmp_path / 'w'}"]
+    assert compare.main(arguments) == 0
+    file = results / "paired" / "main" / "amazon_2014_Beauty-hdnag-sasrec-drifted.json"
+    found = json.loads(file.read_text())
+    assert found["users"] == 2
+    assert found["difference"] == pytest.approx(0.25)
+    assert found["dataset"] == "amazon_2014/Beauty, users who drift"
+    few = generate(SyntheticConfig(users=3, items=40, topics=3))
+    builders.write(few, tmp_path / "steady" / "data", "synthetic")
+    assert compare.main([*arguments[:-1], f"--drifted={tmp_path / 'steady'}"]) == 2
+    assert "4 users, not 3" in capsys.readouterr().err
 
 
 def test_readme_shows_them_under_their_experiment(tmp_path):

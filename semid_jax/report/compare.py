@@ -4,7 +4,8 @@
 
 RECORD are runs of record, results/<experiment>/….json, one per seed; a user's metric is averaged
 over a model's seeds, and the interval is over users. Writes
-results/paired/<experiment>/<dataset>-<ours>-<theirs>.json.
+results/paired/<experiment>/<dataset>-<ours>-<theirs>.json; with --drifted=WORKDIR, of a run on the
+same synthetic world, of the users alone who drift in it, and "-drifted" at the name's end.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from semid_jax import disk
+from semid_jax.data import builders
 from semid_jax.eval.ranking import paired_difference, ranking_metrics
 from semid_jax.report.ranks import read_ranks
 from semid_jax.report.records import PAIRED, load_record
@@ -38,11 +40,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--theirs", type=Path, nargs="+", required=True, help="records, by seed")
     parser.add_argument("--experiment", required=True, help="the folder under results/paired/")
     parser.add_argument("--metric", default="ndcg@10")
+    parser.add_argument("--drifted", type=Path, help="a workdir: only users with a planted drift")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
     try:
-        found = compare(options.ours, options.theirs, options.metric)
-        names = (found["dataset"], found["ours"]["model"], found["theirs"]["model"])
+        users = None if options.drifted is None else drifted_users(options.drifted)
+        found = compare(options.ours, options.theirs, options.metric, users)
+        names = [found["dataset"], found["ours"]["model"], found["theirs"]["model"]]
+        if users is not None:
+            found["dataset"] += ", users who drift"
+            names.append("drifted")
         file = "-".join(name.replace("/", "_") for name in names) + ".json"
         path = options.results / PAIRED / options.experiment / file
         disk.write_json(path, {"experiment": options.experiment, **found})
@@ -58,13 +65,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def compare(ours: Sequence[Path], theirs: Sequence[Path], metric: str) -> dict[str, Any]:
+def drifted_users(workdir: Path) -> np.ndarray:
+    """bool[U], who drifts in the synthetic world of a run.
+
+    Raises:
+      InputError: no run, or not of the synthetic world.
+    """
+    truth = builders.read(workdir / "data").truth
+    if not truth:
+        raise InputError(f"--drifted={workdir}: not of the synthetic world, no drift is planted")
+    return np.asarray(truth["drift_kind"] > 0)
+
+
+def compare(
+    ours: Sequence[Path],
+    theirs: Sequence[Path],
+    metric: str,
+    users: np.ndarray | None = None,
+) -> dict[str, Any]:
     """The paired difference of two models.
 
     Args:
       ours: records of one model, one per seed.
       theirs: of the other.
       metric: one of `ranking_metrics`, of the lists of record.
+      users: bool[U], those to compare over; all if not given.
 
     Returns:
       dataset, metric, users; ours and theirs: model, seeds, commands, revisions, mean; and the
@@ -86,7 +111,9 @@ def compare(ours: Sequence[Path], theirs: Sequence[Path], metric: str) -> dict[s
             found = read_ranks(path)
             if found.split != split:
                 raise InputError(f"{path}: other test users than {ours[0]}")
-            values = ranking_metrics(found.ranks)
+            if users is not None and len(users) != len(found.ranks):
+                raise InputError(f"{path}: {len(found.ranks)} users, not {len(users)}")
+            values = ranking_metrics(found.ranks if users is None else found.ranks[users])
             if metric not in values:
                 raise InputError(f"--metric: {metric!r} is none of {', '.join(values)}")
             rows.append(values[metric])
