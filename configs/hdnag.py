@@ -35,7 +35,13 @@ PRESETS: dict[str, Preset] = {
         "tokenizer": {"steps": 40, "width": 32, "archetypes": 4, "candidates": 128},
         "quantize": {"digits": 8, "codewords": 32, "iterations": 5, "rotation_iterations": 2},
         "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
-        "train": {"epochs": 2, "batch_size": 32, "group": 8, "checkpoint_steps": 5},
+        "train": {
+            "epochs": 2,
+            "batch_size": 32,
+            "group": 8,
+            "buckets": (50,),  # to compile one length takes longer than to train it
+            "checkpoint_steps": 5,
+        },
         "decode": {"probes": 4, "k": 20},
     },
     "movielens_1m": {

@@ -16,6 +16,7 @@ from semid_jax.eval.beam import items_of
 from semid_jax.eval.users import Lists
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
+from semid_jax.models import encoders
 from semid_jax.quantize import codebook
 from semid_jax.quantize.static import StaticIds, native_ids, residual_codes
 from semid_jax.tokenizers import fusid, mmq, mql4grec, pctx, rqvae
@@ -133,7 +134,7 @@ def test_losses_of_mmq():
     np.testing.assert_allclose(mmq.orthogonality_loss(v), expected, rtol=1e-4)
     # Straight through: the gradient of unit v.
     of = jax.grad(lambda v: jnp.sum(mmq.cosine_quantise(books, v, 0.0)[0] * books[:, 0]))(v)
-    plain = jax.grad(lambda v: jnp.sum(mmq.unit(v) * books[:, 0]))(v)
+    plain = jax.grad(lambda v: jnp.sum(encoders.unit(v) * books[:, 0]))(v)
     np.testing.assert_allclose(of, plain, atol=1e-5)
 
 

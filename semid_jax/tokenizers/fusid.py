@@ -19,6 +19,7 @@ import numpy as np
 
 from semid_jax.data.sequences import train_items as items_of_train
 from semid_jax.data.sequences import train_mask
+from semid_jax.models.pmat_losses import contrast
 from semid_jax.quantize import kmeans
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.tokenizers.fused import Fused, side_by_side, train
@@ -92,15 +93,7 @@ def metric_loss(left: jax.Array, right: jax.Array, temperature: float) -> jax.Ar
     Returns:
       float32[], mean over rows.
     """
-
-    def unit(v: jax.Array) -> jax.Array:
-        return v * jax.lax.rsqrt(jnp.sum(v * v, axis=-1, keepdims=True) + 1e-12)
-
-    logits = unit(left) @ unit(right).T / temperature
-    own = jnp.diagonal(logits)
-    there = jax.nn.logsumexp(logits, axis=1) - own
-    back = jax.nn.logsumexp(logits, axis=0) - own
-    return 0.5 * jnp.mean(there + back)
+    return 0.5 * (contrast(left, right, temperature) + contrast(right, left, temperature))
 
 
 def variance_loss(parts: jax.Array) -> jax.Array:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semid_jax.models.encoders import unit
 from semid_jax.quantize import kmeans
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.tokenizers.fused import Fused, draw_items, train
@@ -52,11 +53,6 @@ class MmqConfig:
     steps: int = 3000
     batch_size: int = 1024
     lr: float = 1e-3
-
-
-def unit(v: jax.Array) -> jax.Array:
-    """v / |v| along the last axis."""
-    return v * jax.lax.rsqrt(jnp.sum(v * v, axis=-1, keepdims=True) + 1e-12)
 
 
 def cosine_quantise(
