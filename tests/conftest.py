@@ -7,12 +7,12 @@ processes of their own.
 import os
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 os.environ.setdefault("TQDM_DISABLE", "1")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(REPOSITORY / ".pytest_cache" / "jax"))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/jax")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 import pytest
@@ -20,6 +20,7 @@ from absl import flags
 
 flags.FLAGS.mark_as_parsed()
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 SHARED_DATA = Path(os.environ.get("SEMID_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
