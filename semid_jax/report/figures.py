@@ -160,7 +160,7 @@ def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path
     axes.margins(y=0.14)
     _finish(
         axes,
-        "codes moved, % (labels: how many may move; lines: 95 % interval, paired over users)",
+        "codes moved, % (labels: allowed; lines: paired 95 % intervals)",
         "NDCG@10, gain over no update",
     )
     return _save(figure, path)
