@@ -6,6 +6,8 @@ import numpy as np
 
 from semid_jax import launch
 from semid_jax.benchmarks.timing import time_calls
+from semid_jax.report.readme import results_markdown
+from semid_jax.report.records import load_records
 
 
 def test_every_call_but_the_first_is_timed():
@@ -28,7 +30,13 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     assert all(row["n_items"] == 200 and row["calls"] >= 2 for row in made["rows"])
     assert all(row["ratio"] == 1 for row in made["rows"] if row["work"] == "update, all drift")
     assert "catalogue encoded" in capsys.readouterr().out
-    assert made["machine"]
+    kept = tmp_path / "results" / "update_speed"
+    kept.mkdir(parents=True)
+    (kept / "laptop.json").write_text(json.dumps(made))
+    assert load_records(kept.parent) == []
+    shown = results_markdown(kept.parent)
+    assert "| update, all drift | 200 | 4 |" in shown
+    assert made["machine"] in shown
 
 
 def test_histories_that_no_drift_can_be_judged_from_are_refused(tmp_path, capsys):

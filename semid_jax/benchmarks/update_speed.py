@@ -30,21 +30,12 @@ from semid_jax.models.pmat import Pmat
 from semid_jax.quantize import codebook
 from semid_jax.recommenders.common import section
 from semid_jax.recommenders.hdnag import tokenize_stage
-from semid_jax.report.tables import Column, text_table
+from semid_jax.report.readme import UPDATE_COLUMNS
+from semid_jax.report.tables import text_table
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.streaming import Streamer, StreamState, begin, make_streamer, update
 from semid_jax.types import InputError, Interactions, ItemFeatures
 
-COLUMNS = (
-    Column("work"),
-    Column("n_items", "items"),
-    Column("batch"),
-    Column("p50_ms", "p50 ms", digits=2),
-    Column("p95_ms", "p95 ms", digits=2),
-    Column("first_s", "first call s", digits=1),
-    Column("calls"),
-    Column("ratio", "x the update", digits=1),
-)
 DRIFT = "update, all drift"
 CHUNK = 8192  # items encoded at once
 
@@ -88,7 +79,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     for row in rows:
         row["ratio"] = row["p50_ms"] / base[row["batch"]]
     print(f"\nUpdates and encodings of read sides of {width} items (ratio to '{DRIFT}')")
-    print(text_table(rows, COLUMNS))
+    print(text_table(rows, UPDATE_COLUMNS))
     made = {
         "machine": provenance.machine(),
         "revision": provenance.revision(),

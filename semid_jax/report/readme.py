@@ -16,6 +16,7 @@ from typing import Any
 from semid_jax.disk import whole_file
 from semid_jax.report.records import (
     STUDIES,
+    UPDATES,
     Record,
     load_paired,
     load_records,
@@ -42,6 +43,16 @@ _SPEED_COLUMNS = (
 )
 
 
+UPDATE_COLUMNS = (
+    Column("work"),
+    Column("n_items", "items"),
+    Column("batch"),
+    Column("p50_ms", "p50 ms", digits=2),
+    Column("p95_ms", "p95 ms", digits=2),
+    Column("first_s", "first call s", digits=1),
+    Column("calls"),
+    Column("ratio", "x the update", digits=1),
+)
 _PAIRED_COLUMNS = (
     Column("dataset"),
     Column("pair"),
@@ -122,6 +133,11 @@ def results_markdown(results: Path) -> str:
         parts.append(f"### decoding speed: {speed['machine']}")
         columns = shown_columns(_SPEED_COLUMNS, speed["rows"])
         parts.append(markdown_table(speed["rows"], columns))
+    for speed in load_speed(results, UPDATES):
+        parts.append("### update speed")
+        parts.append("Semantic IDs that follow a user, read sides of the last T items:")
+        parts.append(markdown_table(speed["rows"], UPDATE_COLUMNS))
+        parts.append(f"<sub>Measured on {speed['machine']}.</sub>")
     return "\n\n".join(parts) if parts else "No runs of record yet."
 
 

@@ -26,6 +26,7 @@ MODELS = (
 )
 # Folders under results/ of other files than records.
 SPEED, PAIRED, STUDIES, RANKS = "decode_speed", "paired", "studies", "ranks"
+UPDATES = "update_speed"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ def record_of(workdir: Path, experiment: str, variant: str = "") -> Record:
 def load_records(results: Path) -> list[Record]:
     """Reads every run of record below a folder, in order of their paths.
 
-    Files of the decoding benchmark (results/decode_speed) are left to `load_speed`, those of
+    Files of benchmarks (results/decode_speed, update_speed) are left to `load_speed`, those of
     paired differences (results/paired) to `load_paired`, studies (results/studies) to `load_study`,
     ranks (results/ranks) to `ranks.read_ranks`.
 
@@ -133,7 +134,7 @@ def load_records(results: Path) -> list[Record]:
     return [
         load_record(path)
         for path in sorted(Path(results).glob("**/*.json"))
-        if path.relative_to(results).parts[0] not in (SPEED, PAIRED, STUDIES, RANKS)
+        if path.relative_to(results).parts[0] not in (SPEED, UPDATES, PAIRED, STUDIES, RANKS)
     ]
 
 
@@ -152,14 +153,14 @@ def load_record(path: Path) -> Record:
     return Record(**found)
 
 
-def load_speed(results: Path) -> list[dict[str, Any]]:
-    """Reads results/decode_speed/*.json: {"machine", …, "rows": […]} each.
+def load_speed(results: Path, kind: str = SPEED) -> list[dict[str, Any]]:
+    """Reads results/<kind>/*.json, of a benchmark: {"machine", …, "rows": […]} each.
 
     Raises:
       InputError: a file is torn or has no rows.
     """
     files = []
-    for path in sorted((Path(results) / SPEED).glob("*.json")):
+    for path in sorted((Path(results) / kind).glob("*.json")):
         found = read_json(path)
         if not isinstance(found.get("rows"), list):
             raise InputError(f"{path}: the benchmark has no rows; run it again")
