@@ -11,6 +11,7 @@ of five passes.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ from semid_jax.data.sequences import gather_windows, popularity, split_end, trai
 from semid_jax.models.full_softmax import full_softmax_loss
 from semid_jax.models.pmat_losses import contrast
 from semid_jax.models.sasrec import SasRec, SasRecConfig
-from semid_jax.quantize import codebook, kmeans, opq
+from semid_jax.quantize import codebook, opq
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.tokenizers.fused import Contexts, Fused, principal, side_by_side, train
 from semid_jax.types import Interactions, ItemFeatures
@@ -269,31 +270,32 @@ def nearest_own(
 ) -> np.ndarray:
     """int64[n], the nearest of each occurrence's own item's centroids, see `item_kmeans`."""
     most = int(number.max())
-
-    @jax.jit
-    def nearest(x: jax.Array, begin: jax.Array, count: jax.Array, centroids: jax.Array) -> Any:
-        slot = jnp.arange(most)
-        words = centroids[jnp.minimum(begin[:, None] + slot, len(centroids) - 1)]
-        distance = jnp.sum(words**2, -1) - 2.0 * jnp.einsum("nw,nsw->ns", x, words)
-        return begin + jnp.argmin(jnp.where(slot < count[:, None], distance, jnp.inf), axis=1)
-
     size = min(CHUNK, len(x))
     out, words = np.zeros(len(x), np.int64), jnp.asarray(centroids)
     for at in range(0, len(x), size):
         rows = np.minimum(np.arange(at, at + size), len(x) - 1)
-        out[rows] = nearest(x[rows], first[item[rows]], number[item[rows]], words)
+        own = first[item[rows]], number[item[rows]]
+        out[rows] = _nearest(x[rows], *own, words, most)
     return out
+
+
+@functools.partial(jax.jit, static_argnames=("most",))
+def _nearest(
+    x: jax.Array, begin: jax.Array, count: jax.Array, centroids: jax.Array, most: int
+) -> jax.Array:
+    """The nearest of centroids[begin : begin + count] to each row of x; count is at most `most`."""
+    slot = jnp.arange(most)
+    words = centroids[jnp.minimum(begin[:, None] + slot, len(centroids) - 1)]
+    distance = jnp.sum(words**2, -1) - 2.0 * jnp.einsum("nw,nsw->ns", x, words)
+    return begin + jnp.argmin(jnp.where(slot < count[:, None], distance, jnp.inf), axis=1)
 
 
 def fit_levels(vectors: np.ndarray, config: PctxConfig, seed: int) -> Codebook:
     """Residual k-means of fused vectors."""
     K = max(1, min(config.codewords, len(vectors) // 4))
-    first = kmeans.fit_kmeans(vectors[:, None], K, 25, seed)[0]
-    near = np.argmin((first**2).sum(-1) - 2 * vectors @ first.T, axis=1)
-    left = vectors - first[near]
-    rest = opq.fit_levels(left, config.levels - 1, K, 25, seed + 1)
+    words = jnp.asarray(opq.fit_levels(vectors, config.levels, K, 25, seed))
     eye = jnp.eye(vectors.shape[1])
-    return Codebook(jnp.asarray(first), eye, jnp.asarray(rest), kind="residual", absolute=False)
+    return Codebook(words[0], eye, words[1:], kind="residual", absolute=False)
 
 
 def merge_rare(

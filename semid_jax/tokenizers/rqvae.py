@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.quantize import kmeans, opq
+from semid_jax.quantize import opq
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.tokenizers.fused import Fused, draw_items, side_by_side, train
 from semid_jax.types import ItemFeatures
@@ -139,11 +139,7 @@ def fit_on(
     # Codebooks start from residual k-means on the latents: random ones are mostly never chosen.
     start = np.asarray(encode(params, x[items]))
     K = min(config.codewords, len(items))
-    first = kmeans.fit_kmeans(start[:, None], K, 10, seed)[0]
-    nearest = np.argmin((first**2).sum(-1) - 2 * start @ first.T, axis=1)
-    left = start - first[nearest]
-    rest = opq.fit_levels(left, config.levels - 1, K, 10, seed)
-    codebooks = np.concatenate([first[None], rest])
+    codebooks = opq.fit_levels(start, config.levels, K, 10, seed)
     inner = {**params["params"], "codebooks": jnp.asarray(codebooks)}
 
     def loss(params: Any, data: jax.Array, rows: jax.Array, key: jax.Array) -> Any:
