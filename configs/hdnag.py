@@ -26,15 +26,30 @@ from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
 PRESETS: dict[str, Preset] = {
     "synthetic": {
         "data": {"name": "synthetic"},
-        "train": {"epochs": 8, "batch_size": 64, "group": 8},
+        "train": {"epochs": 8, "batch_size": 64, "group": 8, "weight_decay": 0.3},
         "tokenizer": {"steps": 600},
+        "quantize": {"digits": 24, "shared": 8},
+        "model": {"belief": True, "likeness": 0.5, "popularity": True, "dropout": 0.5},
     },
     "tiny": {
         "data": {"name": "synthetic"},
         "synthetic": {"users": 300, "items": 200, "topics": 6},
         "tokenizer": {"steps": 40, "width": 32, "archetypes": 4, "candidates": 128},
-        "quantize": {"digits": 8, "codewords": 32, "iterations": 5, "rotation_iterations": 2},
-        "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
+        "quantize": {
+            "digits": 8,
+            "shared": 4,
+            "codewords": 32,
+            "iterations": 5,
+            "rotation_iterations": 2,
+        },
+        "model": {
+            "width": 32,
+            "layers": 1,
+            "heads": 2,
+            "digit_width": 8,
+            "belief": True,
+            "popularity": True,
+        },
         "train": {
             "epochs": 2,
             "batch_size": 32,

@@ -16,14 +16,17 @@ from semid_jax.models.hdnag import (
 from semid_jax.train.objective import Codes
 
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, condition_rank=3, dropout=0.1)
-A, N, L, K, C, M, Z = 2, 20, 4, 8, 5, 2, 8
+A, N, L, K, C, M, Z, TASTES = 2, 20, 4, 8, 5, 2, 8, 3
 
 
-def world(seed=0, dense="none"):
+POPULARITY = jnp.asarray(np.random.default_rng(5).normal(size=N + 1), jnp.float32)
+
+
+def world(seed=0, **changes):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
     fine = rng.integers(0, K, (A, N + 1, L)).astype(np.uint8)
-    generator = Generator(dataclasses.replace(CONFIG, dense=dense), C, L, K, 6, N, Z, M)
+    generator = Generator(dataclasses.replace(CONFIG, **changes), C, L, K, 6, N, Z, M)
     params = generator.init(jax.random.key(seed), make_centroids(), *blank_inputs())
     # The condition starts at zero; a test of it needs it to be something.
     params["params"]["condition_up"] = jnp.asarray(rng.normal(size=(3, L, 4)), jnp.float32)
@@ -57,6 +60,7 @@ def make_views(rng):
             jnp.zeros((A, Z)),
             jnp.asarray(rng.uniform(-0.5, 0.5, (A, Z)), jnp.float32),
         ),
+        jnp.asarray(rng.normal(size=(M, TASTES, Z)), jnp.float32),
     )
 
 
@@ -65,7 +69,7 @@ def make_codes(coarse, fine, log_proposal, views):
     z = see(views, column, jnp.arange(N + 1)[None])
     detail = meaning(make_centroids(), jnp.asarray(coarse), jnp.asarray(fine)).detail
     codes = jnp.asarray(coarse), jnp.asarray(fine)
-    return Codes(*codes, log_proposal, views, z, detail, make_centroids())
+    return Codes(*codes, log_proposal, POPULARITY, views, z, detail, make_centroids())
 
 
 def states_of(generator, params, vectors, items):
@@ -74,5 +78,5 @@ def states_of(generator, params, vectors, items):
 
 def code_vectors(generator, params, coarse, fine, centroids=None):
     codes = jnp.asarray(coarse), jnp.asarray(fine)
-    asked = *codes, meaning(centroids or make_centroids(), *codes)
+    asked = *codes, meaning(centroids or make_centroids(), *codes), jnp.zeros(coarse.shape)
     return jax.tree.map(np.asarray, generator.apply(params, *asked, method=Generator.code_vectors))

@@ -1,8 +1,11 @@
 """Queries of users: the same whatever batch and padding they are computed in."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from semid_jax.decode.index import build_index
 from semid_jax.decode.score import Query, Tables
@@ -22,7 +25,8 @@ A, N, L, K, C, U, T, Z = 2, 20, 4, 8, 5, 37, 12, 8
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, dense="free")
 
 
-def test_queries_equal_those_of_one_padded_batch(monkeypatch):
+@pytest.mark.parametrize("reads_belief", [False, True])
+def test_queries_equal_those_of_one_padded_batch(monkeypatch, reads_belief):
     monkeypatch.setattr(evaluated, "POSITIONS", 30)  # batches of 2 to 10 rows
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, C, (A, N + 1)).astype(np.int32)
@@ -31,7 +35,10 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     history[np.arange(T) >= rng.integers(1, T + 1, U)[:, None]] = 0
     users, archetype = np.arange(U), rng.integers(0, A, U).astype(np.int32)
     alpha = rng.dirichlet([1.0, 1.0], U).astype(np.float32)
-    side = make_read_side(users, history, history[:, 0], archetype, alpha, coarse, fine)
+    belief = rng.normal(size=(U, 2, 3)).astype(np.float16)
+    known = archetype, alpha, belief
+    side = make_read_side(users, history, history[:, 0], *known, coarse, fine)
+    np.testing.assert_array_equal(belief[side.users], side.belief)
     np.testing.assert_array_equal(alpha[side.users], side.alpha)
     assert sorted(side.users) == list(range(U))
     np.testing.assert_array_equal(history[side.users], side.history)
@@ -39,7 +46,8 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
     for a in range(A):  # of one archetype, the short ones first
         assert (np.diff(lengths[side.archetype == a]) >= 0).all()
 
-    generator = Generator(CONFIG, C, L, K, T, N, Z, 2)
+    config = dataclasses.replace(CONFIG, belief=reads_belief)
+    generator = Generator(config, C, L, K, T, N, Z, 2)
     centroids = Centroids(jnp.ones((C, Z)), jnp.eye(Z), jnp.ones((L, K, Z // L)))
     blank = side.coarse[:1], side.fine[:1], np.zeros((1, T, Z))
     params = generator.init(jax.random.key(0), centroids, *blank)
@@ -48,11 +56,12 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch):
         jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
         jnp.ones((N + 1, 2), bool),
         Archetypes(jnp.ones((A, 2)) / 2, jnp.zeros((A, Z)), jnp.ones((A, Z)) / 10),
+        jnp.asarray(rng.normal(size=(2, 3, Z)), jnp.float32),
     )
     tables = Tables(jnp.zeros((C, 16 + Z)), jnp.zeros((L, K, 4 + Z // L)))
     empty = build_index(coarse, fine, np.zeros((A, N + 1), np.float32), tables)
-    index = with_model(empty, generator, params, centroids)
-    of_users = side.coarse, side.fine, side.history, side.archetype
+    index = with_model(empty, generator, params, centroids, jnp.zeros(N + 1))
+    of_users = side.coarse, side.fine, side.history, side.archetype, side.belief
     expected = user_query(generator, params, views, centroids, index.tables, *of_users)
     _, states, taste = user_vectors(generator, params, views, centroids, *of_users)
     content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T

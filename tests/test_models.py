@@ -46,7 +46,8 @@ def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_two_vectors_per_i
     interest = rng.normal(size=(3, 6, Z)).astype(np.float32)
     query = generator.apply(params, centroids, states, interest, method=Generator.query)
     tables = generator.apply(params, centroids, method=Generator.tables)
-    bias = generator.apply(params, coarse[0], fine[0], method=Generator.item_bias)
+    codes = coarse[0], fine[0], jnp.zeros(N + 1)
+    bias = generator.apply(params, *codes, method=Generator.item_bias)
     of_tables = Tables(tables.coarse, tables.fine)
     found = query_vector(*query) @ item_vectors(of_tables, coarse[0], fine[0], bias).T
     items = code_vectors(generator, params, coarse[0], fine[0], centroids)
@@ -122,7 +123,7 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 def test_a_sample_of_candidates_stands_for_all_items():
     counts = np.random.default_rng(0).integers(1, 9, N)
     log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
-    codes = Codes(None, None, jnp.asarray(log_p), None, None, None, None)
+    codes = Codes(None, None, jnp.asarray(log_p), None, None, None, None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):

@@ -114,6 +114,18 @@ def test_rows_are_slices_and_targets_the_next_items(interactions, archetypes):
         }
 
 
+def test_what_is_believed_is_that_before_each_target(interactions, archetypes):
+    n = len(interactions.items)
+    belief = np.arange(2 * n, dtype=np.float16).reshape(n, 1, 2)
+    windows = cut_windows(interactions, CONFIG.max_length)
+    for batch in epoch_of(TrainBatches(interactions, CONFIG, archetypes, belief)):
+        assert batch["belief"].dtype == np.float16
+        for row, window in enumerate(batch["example"] % len(windows)):
+            places = np.flatnonzero(batch["targets"][row])
+            expected = belief[windows.start[window] + 1 + places]
+            np.testing.assert_array_equal(batch["belief"][row, places], expected)
+
+
 def test_groups_share_their_archetype(interactions, archetypes):
     for batch in epoch_of(TrainBatches(interactions, CONFIG, archetypes)):
         groups = batch["archetype"].reshape(-1, CONFIG.group)

@@ -133,6 +133,8 @@ def test_a_sample_is_enough_to_fit_on():
         ({"fine": "both"}, "quantize.fine: 'both' is not one of absolute, residual"),
         ({"codewords": 257}, "quantize.codewords: 257 is outside 1..256"),
         ({"digits": 3}, "quantize.digits: 3 does not divide the model width 8"),
+        ({"digits": 4, "shared": 1}, "quantize.digits: 3 does not divide the model width 8"),
+        ({"digits": 4, "shared": 4}, "quantize.shared: 4 of 4 digits"),
         ({"digits": 0}, "quantize.digits: 0, needs at least 1"),
         ({"cells": -1}, "quantize.cells: -1"),
         ({"balance": 0.5}, "quantize.balance: 0.5, needs at least 1"),

@@ -32,6 +32,18 @@ def world(absolute, seed=0):
     return book, old, coarse, fine, mask
 
 
+def test_digits_that_archetypes_share_stay():
+    book, _, coarse, fine, mask = world(True)
+    now = random(N, T, D, seed=99)
+    more = np.concatenate([fine, np.full((N, T, 2), 7, np.uint8)], axis=-1)
+    alone = update_codes(book, now, coarse, fine, mask, MARGIN, 1.0)
+    found = update_codes(book, now, coarse, more, mask, MARGIN, 1.0)
+    np.testing.assert_array_equal(found[0], alone[0])
+    np.testing.assert_array_equal(found[1][..., :L], alone[1])
+    assert (alone[1] != fine).any()
+    assert (found[1][..., L:] == 7).all()
+
+
 def distances(book, z, cell):
     """To all cells [C] and, digit by digit, to all codewords [L, K], of one item."""
     base = np.zeros(D) if book.absolute else np.asarray(book.coarse[cell])

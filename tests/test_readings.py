@@ -7,7 +7,7 @@ from perceiver_world import D, M, N, choose, make_perceiver
 
 from semid_jax.models.fusion import Archetypes
 from semid_jax.models.pmat import PmatConfig
-from semid_jax.models.stream import absorb_all, first_state
+from semid_jax.models.stream import absorb_all, first_state, preferences
 from semid_jax.train import readings as reading
 from semid_jax.types import Interactions
 
@@ -38,7 +38,7 @@ def read(world, items=None, threshold=1.0):
     return reading.read_all(perceiver, archetypes, interactions, threshold, W)
 
 
-NAMES = "alpha", "alpha_short", "drift", "fired", "archetype"
+NAMES = "alpha", "alpha_short", "drift", "fired", "archetype", "belief"
 
 
 def test_a_later_item_changes_nothing_at_or_before_its_place(world):
@@ -66,6 +66,10 @@ def test_readings_are_those_of_states_one_item_after_the_other(world):
             at = flat.start + t
             np.testing.assert_allclose(found.alpha[at], said.alpha[:, 0], atol=1e-5)
             np.testing.assert_allclose(found.alpha_short[at], said.alpha_short[:, 0], atol=1e-5)
+            np.testing.assert_allclose(found.belief[at], said.belief[..., 0], rtol=1e-3, atol=1e-3)
+            known = preferences(perceiver, state)
+            np.testing.assert_allclose(known.belief[0], said.belief[..., 0], atol=1e-5)
+            np.testing.assert_allclose(known.alpha[0], said.alpha[:, 0], atol=1e-5)
             assert found.fired[at] == bool(said.fired[0])
             points = np.concatenate([2 * said.alpha[:, 0], 0.5 * said.interest[:, 0]])
             centres = np.concatenate([2 * archetypes.alpha, 0.5 * archetypes.interest], axis=1)

@@ -26,7 +26,7 @@ CONFIG = PmatConfig(
     width=16, tastes=6, archetypes=4, window=W, steps=8, batch_size=8, positions=4,
     candidates=64, budget=0.3,
 )  # fmt: skip
-BOOK = QuantizeConfig(digits=4, codewords=8, iterations=3, rotation_iterations=1)
+BOOK = QuantizeConfig(digits=6, shared=2, codewords=8, iterations=3, rotation_iterations=1)
 
 
 @pytest.fixture(scope="module")

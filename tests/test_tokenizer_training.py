@@ -52,10 +52,10 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     flat_names = set(traverse_util.flatten_dict(params["params"], sep="/"))
     refined = part("refined_loss")
     assert refined
-    assert refined <= of("refiner", "gate", "log_scale_refined")
+    assert refined <= of("refiner", "gate", "value")
     perceived = part("next_item_loss")
     assert of("taste", "log_strength", "popularity") <= perceived
-    assert not perceived & of("refiner", "gate", "log_scale_refined")
+    assert not perceived & of("refiner", "gate", "value")
 
 
 def test_refiners_start_as_nothing_and_leave_what_is_missing():

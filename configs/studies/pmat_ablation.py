@@ -10,8 +10,16 @@ budgets against churn (pmat.tradeoff).
 
 from ml_collections import ConfigDict
 
+STATIC = "--config.tokenizer.archetypes=1 --config.quantize.shared=0 --config.model.belief=False"
 ROWS = {
     "PMAT": "--config.tokenizer.archetypes=8",
+    # The interest is a fading mean then, with the weight that it starts with everywhere else.
+    "static tokenizer": f"{STATIC} --config.model.likeness=2.0",
+    "no belief": "--config.tokenizer.archetypes=8 --config.model.belief=False "
+    "--config.model.likeness=2.0",
+    "no shared digits": "--config.tokenizer.archetypes=8 --config.quantize.shared=0 "
+    "--config.quantize.digits=16",
+    "no popularity": "--config.tokenizer.archetypes=8 --config.model.popularity=False",
     **{f"A = {a}": f"--config.tokenizer.archetypes={a}" for a in (1, 2, 4, 16)},
     "uniform weights": "--config.tokenizer.archetypes=8 --config.tokenizer.uniform=True",
     "no interest gate": "--config.tokenizer.archetypes=8 --config.tokenizer.gated=False",

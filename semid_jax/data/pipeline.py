@@ -233,7 +233,8 @@ class TrainBatches:
 
     A batch is a dict of `inputs` int32[B, Tb], `targets` int32[B, Tb] (0 = no loss), `archetype`
     int32[B] (equal within each group) and `example` uint32[B], the number of the row's window over
-    all epochs; Tb is the batch's bucket, rows are right-padded with 0.
+    all epochs; Tb is the batch's bucket, rows are right-padded with 0. If asked for, `belief`
+    float16[B, Tb, M, K] is what was believed of the user before every target.
     """
 
     def __init__(
@@ -241,6 +242,7 @@ class TrainBatches:
         interactions: Interactions,
         config: PipelineConfig,
         archetype_before: np.ndarray | None = None,
+        belief_before: np.ndarray | None = None,
     ) -> None:
         """Cuts the windows; epochs are planned when first asked for.
 
@@ -248,6 +250,7 @@ class TrainBatches:
           interactions: histories.
           config: sizes and seed.
           archetype_before: int[nnz], aligned with interactions.items, or None.
+          belief_before: float16[nnz, M, K], likewise.
 
         Raises:
           InputError: group does not divide batch_size, or no user has two items to train on.
@@ -256,14 +259,16 @@ class TrainBatches:
             raise InputError(
                 f"train.group = {config.group} does not divide batch_size = {config.batch_size}"
             )
-        if archetype_before is not None and len(archetype_before) != len(interactions.items):
-            raise ValueError("archetype_before must be aligned with interactions.items")
+        for before in (archetype_before, belief_before):
+            if before is not None and len(before) != len(interactions.items):
+                raise ValueError("what is known before items must be aligned with them")
         self._items = interactions.items
         cut = slide_windows if config.sliding else cut_windows
         self._windows = cut(interactions, config.max_length)
         if not len(self._windows):
             raise InputError("data: every history is 3 items long, nothing to train on; give more")
         self._archetype_before = archetype_before
+        self._belief_before = belief_before
         self._config = config
         self._plans: dict[int, EpochPlan] = {}
         self._lock = threading.Lock()
@@ -309,12 +314,16 @@ class TrainBatches:
         targets, _ = gather_windows(self._items, start + 1, end, width)
         target_place = start[:, None] + 1 + np.arange(width)
         bears = plan.bears_loss[place][:, None] & (target_place >= plan.loss_start[rows][:, None])
-        return {
+        batch = {
             "inputs": inputs,
             "targets": np.where(bears, targets, 0).astype(np.int32),
             "archetype": plan.archetype[rows],
             "example": ((epoch * self.n_windows + rows) % 2**32).astype(np.uint32),
         }
+        if self._belief_before is not None:
+            inside = np.minimum(target_place, end[:, None] - 1)
+            batch["belief"] = self._belief_before[inside]
+        return batch
 
 
 def iterator(batches: TrainBatches, start: int = 0, prefetch: int = 8) -> grain.DatasetIterator:

@@ -15,7 +15,7 @@ from semid_jax.decode.rescoring import DenseItems, DenseQuery
 from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
-from semid_jax.models.fusion import Archetypes, ItemViews, see
+from semid_jax.models.fusion import Archetypes, ItemViews, ask, see
 from semid_jax.models.hdnag import Centroids, Generator, interests, query_vector
 from semid_jax.models.trunk import last_of
 
@@ -32,12 +32,14 @@ class ReadSide(Users):
       fine: uint8[U, T, L].
       archetype: int32[U], the write side's column.
       alpha: float32[U, M], the user's own weights.
+      belief: float16[U, M, K], what PMAT believes of the user.
     """
 
     coarse: np.ndarray
     fine: np.ndarray
     archetype: np.ndarray
     alpha: np.ndarray
+    belief: np.ndarray
 
 
 def make_read_side(
@@ -46,6 +48,7 @@ def make_read_side(
     targets: np.ndarray,
     archetype: np.ndarray,
     alpha: np.ndarray,
+    belief: np.ndarray,
     coarse: np.ndarray,
     fine: np.ndarray,
 ) -> ReadSide:
@@ -57,6 +60,7 @@ def make_read_side(
       targets: int32[U].
       archetype: int32[U].
       alpha: float32[U, M].
+      belief: float16[U, M, K].
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
     """
@@ -71,13 +75,24 @@ def make_read_side(
         fine=fine[column, history],
         archetype=archetype,
         alpha=alpha[order],
+        belief=belief[order],
     )
 
 
-def with_model(index: Index, generator: Generator, params: Any, centroids: Centroids) -> Index:
-    """The index of a catalogue under a model's parameters; its lists stay."""
+def with_model(
+    index: Index, generator: Generator, params: Any, centroids: Centroids, popularity: jax.Array
+) -> Index:
+    """The index of a catalogue under a model's parameters; its lists stay.
+
+    Args:
+      index: of the catalogue.
+      generator: module.
+      params: parameters.
+      centroids: of the codebook.
+      popularity: float32[N + 1], pop of the items.
+    """
     tables = generator.apply(params, centroids, method=Generator.tables)
-    entries = index.entry_coarse, index.entry_fine
+    entries = index.entry_coarse, index.entry_fine, popularity[index.entry_item]
     bias = generator.apply(params, *entries, method=Generator.item_bias)
     found = Tables(tables.coarse, tables.fine)
     return dataclasses.replace(index, tables=found, entry_bias=bias)
@@ -103,6 +118,7 @@ def user_vectors(
     fine: jax.Array,
     history: jax.Array,
     archetype: jax.Array,
+    belief: jax.Array,
 ) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
@@ -115,6 +131,7 @@ def user_vectors(
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
+      belief: float16[B, M, K].
 
     Returns:
       The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; p_m,
@@ -127,7 +144,10 @@ def user_vectors(
         states = generator.apply(params, x, mask, method=Generator.states)
         state = last_of(states, mask)
     with jax.named_scope("heads"):
-        interest = last_of(interests(z, generator.config.fading), mask)
+        if generator.config.belief:
+            interest = ask(belief, views.archetypes.alpha[archetype], views.table)
+        else:
+            interest = last_of(interests(z, generator.config.fading), mask)
         query = generator.apply(params, centroids, state, interest, method=Generator.query)
         taste = None
         if generator.has_dense:
@@ -145,6 +165,7 @@ def user_query(
     fine: jax.Array,
     history: jax.Array,
     archetype: jax.Array,
+    belief: jax.Array,
 ) -> Query:
     """What a user asks of the index: `user_vectors` met with the index's tables.
 
@@ -158,8 +179,9 @@ def user_query(
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
+      belief: float16[B, M, K].
     """
-    of_users = coarse, fine, history, archetype
+    of_users = coarse, fine, history, archetype, belief
     vector, _, _ = user_vectors(generator, params, views, centroids, *of_users)
     return make_query(vector, tables, archetype)
 
@@ -240,7 +262,7 @@ def hdnag_queries(
 
     def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         codes = part.coarse[:, :width], part.fine[:, :width]
-        of_users = *codes, part.history[:, :width], part.archetype
+        of_users = *codes, part.history[:, :width], part.archetype, part.belief
         return user_vectors(generator, params, views, centroids, *of_users)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:

@@ -63,7 +63,9 @@ def trace_decoding(
         return jnp.where(valid, score_gathered(query, *codes), -jnp.inf)
 
     best = jax.jit(lambda scores, items: top_k_ties(scores, items, decode.k))
-    batch = [jnp.asarray(a) for a in (side.coarse, side.fine, side.history, side.archetype)]
+    batch = [
+        jnp.asarray(a) for a in (side.coarse, side.fine, side.history, side.archetype, side.belief)
+    ]
     return trace_phases(
         [
             ("trunk", lambda r: user_query(generator, params, *known, index.tables, *batch)),

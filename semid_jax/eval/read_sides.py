@@ -48,9 +48,8 @@ def read_side(
     readings = tokenizer.readings
     flat = interactions.offsets[users] + split_end(interactions, split)[users]
     codes = tokenizer.coarse, tokenizer.fine
-    side = make_read_side(
-        users, history, targets, readings.archetype[flat], readings.alpha[flat], *codes
-    )
+    known = readings.archetype[flat], readings.alpha[flat], readings.belief[flat]
+    side = make_read_side(users, history, targets, *known, *codes)
     flat = flat[np.searchsorted(users, side.users)]  # users ascend
     drifted = last_drift(interactions, readings.fired)[flat]
     fired = drifted >= 0

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+FAINTEST = 0.05  # a weight below counts as one: a modality that z hardly holds is not asked for
+
 
 @struct.dataclass
 class Archetypes:
@@ -55,19 +57,21 @@ def shares(alpha: jax.Array, mask: jax.Array) -> jax.Array:
 
 @struct.dataclass
 class ItemViews:
-    """What it takes to see any item as any archetype does.
+    """What it takes to see any item as any archetype does, and what users then ask for.
 
     Attributes:
       e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
       h: float32[N + 1, M, D], the same as z takes them.
       mask: bool[N + 1, M].
       archetypes: A prototypes.
+      table: float32[M, K, D], what the perceiver's tastes ask of z.
     """
 
     e: jax.Array
     h: jax.Array
     mask: jax.Array
     archetypes: Archetypes
+    table: jax.Array
 
 
 def see(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
@@ -83,6 +87,24 @@ def see(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
     """
     of = views.archetypes
     return fuse(views.h[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
+
+
+def ask(belief: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
+    """What a user asks of z, an item as weights alpha see it.
+
+    z holds a modality by its weight already, so what is believed of the user's tastes is divided
+    by it: <p, z> is then about kappa sum_m alpha_m r[i, m, k_m], the perceiver's score.
+
+    Args:
+      belief: float[..., M, K].
+      alpha: float32[..., M], of z.
+      table: float32[M, K, D], of `Pmat.table`.
+
+    Returns:
+      float32[..., D], p.
+    """
+    by_taste = belief.astype(table.dtype) / jnp.maximum(alpha, FAINTEST)[..., None]
+    return jnp.einsum("...mk,mkd->...d", by_taste, table)
 
 
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:

@@ -2,15 +2,16 @@
 
 Design part 5. An item with semantic ID (c, f_1 .. f_L) scores
 
-    S1(i) = <q_c, e_c> + sum_j <h_j, E[j, f_j]> + b_i    with b_i = sum_j r[c, j, f_j]
+    S1(i) = <q_c, e_c> + sum_j <h_j, E[j, f_j]> + b_i    with b_i = sum_j r[c, j, f_j] + gamma pop_i
           + g_1 <p, o_c> + g_2 sum_j <(p R)_j, w[j, f_j]> ,
 
 what a user's state s asks of learned code embeddings, and how like the user's interest p is to the
 vector that the ID stands for: o_c is the cell's centroid and w[j, v] a codeword, as the codebook
 has them, R its rotation, and p a fading mean of the history's items in the same space. Only g is
 learned of the second part: likeness to the last items does not overfit, and says what no
-collaborative signal says. So S1 is an inner product of the query [q_c ; g_1 p ; h_1 ; g_2 (p R)_1 ;
-.. ; 1] with the item vector [e_c ; o_c ; E[1, f_1] ; w[1, f_1] ; .. ; b_i].
+collaborative signal says. gamma, if asked for, weighs log popularity; digits that archetypes share
+have no w. So S1 is an inner product of the query [q_c ; g_1 p ; h_1 ; g_2 (p R)_1 ; .. ; 1] with
+the item vector [e_c ; o_c ; E[1, f_1] ; w[1, f_1] ; .. ; b_i].
 
 One matrix In reads codes and asks for them: an item's codes enter the trunk as
 x_i = In^T [e_c ; E[1, f_1] .. E[L, f_L]], and [q_c ; h_1 .. h_L] = In s. Hence
@@ -29,6 +30,10 @@ z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vect
 fading mean of the history in modality m, k learned, for in one modality likeness says more than in
 another, and rho what it takes for an item to be chosen again. y then also enters the trunk, so that
 S2 contains SASRec with features.
+
+If asked for, p is not the fading mean but what PMAT says that the user asks of z (`fusion.ask`):
+its perceiver has weighed the whole history since the last drift by modality, which a trunk would
+have to learn anew.
 """
 
 from __future__ import annotations
@@ -66,6 +71,9 @@ class GeneratorConfig:
       fading: what an item counts in the interest p, relative to the next one.
       likeness: where g_1, g_2 and every k_m start; 0 leaves likeness out of both scores.
       repeats: whether S2 learns rho, or has none (an ablation).
+      popularity: whether S1 learns how much an item's popularity counts; codes that items share
+        can hardly say it.
+      belief: whether the interest p is what PMAT believes of the user, and not a fading mean.
       normalised: rank by log p(c) + sum_j log p(f_j | c) and not by S1. An ablation, for
         validation only: log Z differs from cell to cell, so this is no inner product.
     """
@@ -80,6 +88,8 @@ class GeneratorConfig:
     fading: float = 0.7
     likeness: float = 2.0
     repeats: bool = True
+    popularity: bool = False
+    belief: bool = False
     normalised: bool = False
 
     def __post_init__(self) -> None:
@@ -101,8 +111,9 @@ class Centroids:
     Attributes:
       coarse: float32[C, D_z], o_c.
       rotation: float32[D_z, D_z], R.
-      fine: float32[L, K, D_z / L], w[j, v]; or float32[L, K, D_z], where a digit describes all
-        dimensions.
+      fine: float32[L, K, D_z / l], w[j, v] of the first l digits, which describe an archetype's z,
+        and zeros of those behind, which all archetypes share; or float32[L, K, D_z], where a digit
+        describes all dimensions.
     """
 
     coarse: jax.Array
@@ -197,6 +208,8 @@ class Generator(nn.Module):
         self.coarse_weight = self.param("coarse_weight", nn.initializers.ones, ())
         start = nn.initializers.constant(c.likeness / FASTER)
         self.slow_likeness = self.param("likeness", start, (2,))
+        if c.popularity:
+            self.slow_popularity = self.param("popularity", zeros, ())
         if self.has_dense:
             self.slow_likeness_by = self.param("likeness_by", start, (self.modalities,))
             self.dense_in = self.param(
@@ -256,33 +269,39 @@ class Generator(nn.Module):
         x = self._embed(coarse, fine)
         return x + self.dense_vectors(z, items) if self.has_dense else x
 
-    def code_vectors(self, coarse: jax.Array, fine: jax.Array, stands_for: Meaning) -> CodeVectors:
+    def code_vectors(
+        self, coarse: jax.Array, fine: jax.Array, stands_for: Meaning, popularity: jax.Array
+    ) -> CodeVectors:
         """Items as S1 meets them.
 
         Args:
           coarse: int32[...].
           fine: uint8[..., L].
           stands_for: what these codes mean.
+          popularity: float32[...], pop of the items.
         """
         likeness = self.likeness()
         return CodeVectors(
             x=self._embed(coarse, fine),
             m=likeness[0] * stands_for.cell + likeness[1] * stands_for.detail,
-            bias=self.item_bias(coarse, fine),
+            bias=self.item_bias(coarse, fine, popularity),
         )
 
-    def item_bias(self, coarse: jax.Array, fine: jax.Array) -> jax.Array:
-        """b_i = sum_j r[c, j, f_j], the additive condition of IDs.
+    def item_bias(self, coarse: jax.Array, fine: jax.Array, popularity: jax.Array) -> jax.Array:
+        """b_i = sum_j r[c, j, f_j] + gamma pop_i: the additive condition of IDs, and popularity.
 
         Args:
           coarse: int32[...].
           fine: uint8[..., L].
+          popularity: float32[...], pop of the items; not looked at if the model learns no gamma.
 
         Returns:
           float32[...].
         """
         condition, codes = self._condition(), unit(self.fine_codes)
         bias = jnp.zeros(coarse.shape)
+        if self.config.popularity:
+            bias += FASTER * self.slow_popularity * popularity
         for j in range(self.digits):
             # A table of C x K numbers: no vector per item is looked up.
             bias += (condition[:, j] @ codes[j].T)[coarse, fine[..., j].astype(jnp.int32)]
@@ -344,7 +363,10 @@ class Generator(nn.Module):
         if centroids.fine.shape[-1] == self.content:
             parts = jnp.broadcast_to(interest[..., None, :], (*lead, self.digits, self.content))
         else:
-            parts = (interest @ centroids.rotation).reshape(*lead, self.digits, -1)
+            turned = interest @ centroids.rotation
+            parts = turned.reshape(*lead, -1, centroids.fine.shape[-1])
+            nothing = [(0, 0)] * len(lead) + [(0, self.digits - parts.shape[-2]), (0, 0)]
+            parts = jnp.pad(parts, nothing)
         coarse = [asked[..., : c.width], likeness[0] * interest]
         fine = [heads, likeness[1] * parts]
         return jnp.concatenate(coarse, axis=-1), jnp.concatenate(fine, axis=-1)
@@ -353,7 +375,8 @@ class Generator(nn.Module):
         self, centroids: Centroids, coarse: jax.Array, fine: jax.Array, z: jax.Array
     ) -> jax.Array:
         """Touches every parameter, for `init`; z is float32[B, T, D_z]."""
-        vectors = self.code_vectors(coarse, fine, meaning(centroids, coarse, fine))
+        stands_for = meaning(centroids, coarse, fine)
+        vectors = self.code_vectors(coarse, fine, stands_for, jnp.zeros(coarse.shape))
         states = self.states(self.read(coarse, fine, z, coarse), coarse >= 0)
         return self.query(centroids, states, z)[1].sum() + vectors.bias.sum() + vectors.m.sum()
 
@@ -370,7 +393,8 @@ def meaning(centroids: Centroids, coarse: jax.Array, fine: jax.Array) -> Meaning
     cell = centroids.coarse[coarse]
     if words.shape[-1] == cell.shape[-1]:
         return Meaning(cell, jnp.sum(words, axis=-2))
-    return Meaning(cell, multiply(words.reshape(*coarse.shape, -1), centroids.rotation.T))
+    own = words[..., : cell.shape[-1] // words.shape[-1], :]
+    return Meaning(cell, multiply(own.reshape(*coarse.shape, -1), centroids.rotation.T))
 
 
 def interests(vectors: jax.Array, fading: float) -> jax.Array:

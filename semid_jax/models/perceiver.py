@@ -99,11 +99,13 @@ class Preference:
       query: float32[M, D], posterior mean of kappa alpha_m v[m, k_m]: how an item's score
         grows with its e.
       interest: float32[D], sum of the directions of `query`, weighted by alpha.
+      belief: float32[M, K], E[kappa alpha_m, k_m is k]; `query` is its product with v.
     """
 
     alpha: jax.Array
     query: jax.Array
     interest: jax.Array
+    belief: jax.Array
 
 
 def fit_latents(
@@ -240,9 +242,9 @@ def posterior(latents: Latents, prior: Prior, log_p: jax.Array) -> Preference:
     """Weights and interest that an evidence float32[S, M, K] implies."""
     weights, of_level, tastes = _believed(prior, log_p)
     alpha = jnp.exp(weights) @ jnp.asarray(simplex(log_p.shape[1])[0])
-    expected = _expected(latents, of_level, tastes)
-    query = jnp.einsum("mk,mkd->md", expected, latents.taste)
-    return Preference(alpha, query, alpha @ unit(query, 1e-4))
+    belief = _expected(latents, of_level, tastes)
+    query = jnp.einsum("mk,mkd->md", belief, latents.taste)
+    return Preference(alpha, query, alpha @ unit(query, 1e-4), belief)
 
 
 def updated_prior(prior: Prior, log_p: jax.Array, crowd: Prior, moved: jax.Array) -> Prior:

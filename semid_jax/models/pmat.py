@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.models.encoders import Refiner, unit
+from semid_jax.models.encoders import Refiner
+from semid_jax.models.fusion import ask
 from semid_jax.models.perceiver import Latents, Preference, Prior, fit_latents, simplex
 
 
@@ -81,7 +82,7 @@ class Pmat(nn.Module):
         self.log_strength = self.param("log_strength", nn.initializers.constant(1.0), ())
         self.gate_out = nn.Dense(c.width, use_bias=False, kernel_init=zeros, name="gate")
         self.log_scale = self.param("log_scale", zeros, ())
-        self.log_scale_refined = self.param("log_scale_refined", nn.initializers.constant(1.0), ())
+        self.values = [self.param(f"value_{name}", zeros, shape) for name in names]
         self.popularity_weight = self.param("popularity", nn.initializers.constant(0.5), ())
 
     def latents(
@@ -116,23 +117,29 @@ class Pmat(nn.Module):
         """How a candidate's score grows with its e: float32[n, M, D]."""
         return jnp.exp(self.log_scale) * preference.query
 
-    def refined_query(self, preference: Preference, sums: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def table(self, taste: jax.Array) -> jax.Array:
+        """What a taste asks of z: the taste and what is learned beside it, float32[M, K, D]."""
+        return jax.lax.stop_gradient(taste) + jnp.stack(self.values)
+
+    def refined_query(
+        self, preference: Preference, taste: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         """How a candidate's score grows with its h, if it has all modalities.
 
         Args:
           preference: of n users.
-          sums: float32[n, M, D], of the h of what they chose.
+          taste: float32[M, K, D], of the latents.
 
         Returns:
-          float32[n, M, D], directions of the sums by weight and gate; and float32[n, D], the same
-          without the gate and summed over modalities.
+          float32[n, M, D], and float32[n, D], what the user asks of z.
         """
-        taste = preference.alpha[..., None] * unit(sums, 1e-4)
+        asked = ask(preference.belief, preference.alpha, self.table(taste))
         gate = 1.0 + self.gate(preference.interest)
-        return jnp.exp(self.log_scale_refined) * taste * gate[:, None], jnp.sum(taste, axis=1)
+        return preference.alpha[..., None] * (gate * asked)[:, None], asked
 
     def initialise(self, e: jax.Array) -> None:
         """Touches every parameter once, for `init`: e float32[n, M, D]."""
         latents = self.latents(e, jnp.ones(e.shape[:2], bool), jnp.zeros(len(e)), jnp.zeros(len(e)))
         self.gate(latents.mean[0])
         self.refine(e)
+        self.table(latents.taste)

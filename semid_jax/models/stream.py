@@ -68,6 +68,7 @@ class Reading:
       alpha: float32[M], weights by all that is known.
       alpha_short: float32[M], by the last W items alone.
       interest: float32[D], by all that is known.
+      belief: float32[M, K], by all that is known, see `Preference`.
       drift: float32[2], log Bayes factors of new weights and of new tastes within the last W
         items; -inf where too few items lie before them.
       fired: bool[], a drift was noticed with the last item.
@@ -76,6 +77,7 @@ class Reading:
     alpha: jax.Array
     alpha_short: jax.Array
     interest: jax.Array
+    belief: jax.Array
     drift: jax.Array
     fired: jax.Array
 
@@ -94,15 +96,25 @@ def first_state(perceiver: Perceiver, users: int, window: int) -> tuple[UserStat
     state = UserState(crowd, memory, jnp.zeros(window, jnp.int32), jnp.int32(0))
     nothing = _preference(perceiver, crowd, memory)
     drift, fired = jnp.full(2, -jnp.inf), jnp.zeros((), bool)
-    reading = Reading(nothing.alpha, nothing.alpha, nothing.interest, drift, fired)
+    reading = _reading(nothing, nothing, drift, fired)
     return jax.tree.map(
         lambda a: jnp.broadcast_to(a[..., None], (*a.shape, users)), (state, reading)
     )
 
 
+def _reading(known: Preference, short: Preference, drift: jax.Array, fired: jax.Array) -> Reading:
+    return Reading(known.alpha, short.alpha, known.interest, known.belief, drift, fired)
+
+
 def _preference(perceiver: Perceiver, prior: Prior, memory: Memory) -> Preference:
     latents = perceiver.latents
     return posterior(latents, prior, evidence(latents, prior, memory)[0])
+
+
+def preferences(perceiver: Perceiver, state: UserState) -> Preference:
+    """What is known of users, on the last axis of the state and the first of the answer."""
+    of_one = functools.partial(_preference, perceiver)
+    return jax.vmap(of_one, in_axes=-1, out_axes=0)(state.prior, state.memory)
 
 
 def drift_score(drift: jax.Array) -> jax.Array:
@@ -142,7 +154,7 @@ def absorb(
     recent = _total(_window(perceiver, state.recent))
     known = _preference(perceiver, state.prior, state.memory)
     short = _preference(perceiver, first_prior(perceiver.latents), recent)
-    return state, Reading(known.alpha, short.alpha, known.interest, drift, fired)
+    return state, _reading(known, short, drift, fired)
 
 
 def absorb_all(

@@ -105,12 +105,12 @@ def decode(codebook: Codebook, coarse: jax.Array, fine: jax.Array) -> jax.Array:
     Args:
       codebook: the codebook.
       coarse: int32[n].
-      fine: uint8[n, L].
+      fine: uint8[n, L or more]; digits behind those of the codebook say nothing of z.
 
     Returns:
       f32[n, D].
     """
-    coarse, fine = jnp.asarray(coarse), jnp.asarray(fine)
+    coarse, fine = jnp.asarray(coarse), jnp.asarray(fine)[:, : codebook.digits]
     chex.assert_rank(coarse, 1)
     chex.assert_shape(fine, (coarse.shape[0], codebook.digits))
     words = codebook.fine[jnp.arange(codebook.digits), fine.astype(jnp.int32)]

@@ -18,7 +18,10 @@ class QuantizeConfig:
       kind: "hierarchical" (cells, then product-quantised digits) or "residual" (k-means on what
         the cells and the digits before leave over).
       cells: C, 0 = round(sqrt(N)).
-      digits: L, fine digits; under "hierarchical" it divides D.
+      digits: L, fine digits.
+      shared: how many of them describe the item as the crowd sees it, the same for every archetype,
+        and not as the archetype does: what is learned of them is learned from all users. Under
+        "hierarchical" both parts divide D.
       codewords: K per digit, at most 256 because a code is one byte.
       fine: what the digits of "hierarchical" describe: "absolute" (z itself) or "residual"
         (z minus the centroid of its cell). "residual" codebooks always describe what is left.
@@ -32,6 +35,7 @@ class QuantizeConfig:
     kind: str = "hierarchical"
     cells: int = 0
     digits: int = 16
+    shared: int = 0
     codewords: int = 256
     fine: str = "absolute"
     iterations: int = 25
@@ -39,6 +43,11 @@ class QuantizeConfig:
     balance: float = 2.0
     max_points: int = 65536
     seed: int = 0
+
+    @property
+    def own(self) -> int:
+        """Digits that describe the item as its archetype sees it."""
+        return self.digits - self.shared
 
 
 def check(config: QuantizeConfig, width: int) -> None:
@@ -61,10 +70,16 @@ def check(config: QuantizeConfig, width: int) -> None:
         )
     if config.digits < 1:
         raise types.InputError(f"quantize.digits: {config.digits}, needs at least 1")
-    if config.kind == "hierarchical" and width % config.digits:
+    if not 0 <= config.shared < config.digits:
         raise types.InputError(
-            f"quantize.digits: {config.digits} does not divide the model width {width}"
+            f"quantize.shared: {config.shared} of {config.digits} digits; needs fewer than all"
         )
+    for part in (config.own, config.shared):
+        if config.kind == "hierarchical" and part and width % part:
+            raise types.InputError(
+                f"quantize.digits: {part} does not divide the model width {width} ({config.digits} "
+                f"digits, {config.shared} of them shared)"
+            )
     if config.cells < 0:
         raise types.InputError(f"quantize.cells: {config.cells}, needs 0 (sqrt of items) or more")
     if config.balance < 1:

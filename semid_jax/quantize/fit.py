@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import chex
@@ -23,6 +24,8 @@ def fit(
     points: np.ndarray, train_items: np.ndarray, config: QuantizeConfig
 ) -> tuple[Codebook, np.ndarray, np.ndarray]:
     """Fits the codebook on training items under all archetypes and encodes all items.
+
+    Digits that archetypes share are not its business, see `fit_shared`: L is the number of others.
 
     With n distinct columns times training items (at most `max_points`), K is
     min(codewords, max(1, n // 4)) and C at most the number of training items.
@@ -66,6 +69,24 @@ def fit(
         coarse[column, 1:] = balanced.assign_balanced(z, coarse_words, capacity)
         fine[column, 1:] = np.asarray(codebook.encode_fine(book, z, coarse[column, 1:]))
     return book, coarse[source], fine[source]
+
+
+def fit_shared(
+    points: np.ndarray, train_items: np.ndarray, config: QuantizeConfig
+) -> tuple[Codebook, np.ndarray]:
+    """Fits the digits that all archetypes share, and encodes all items by them.
+
+    Args:
+      points: f32[N + 1, D], z of each item as the crowd sees it.
+      train_items: bool[N + 1].
+      config: settings; `shared` digits are made.
+
+    Returns:
+      (codebook of one cell, uint8[N + 1, shared]).
+    """
+    flat = dataclasses.replace(config, digits=config.shared, shared=0, cells=1, fine="absolute")
+    book, _, fine = fit(points[None], train_items, flat)
+    return book, fine[0]
 
 
 def distinct_columns(points: np.ndarray) -> np.ndarray:
@@ -164,12 +185,12 @@ def fit_fine(
     book = functools.partial(Codebook, coarse=jax.numpy.asarray(coarse), kind=config.kind)
     if config.kind == "residual":
         left = sample - coarse[cell]
-        levels = opq.fit_levels(left, config.digits, codewords, config.iterations, config.seed)
+        levels = opq.fit_levels(left, config.own, codewords, config.iterations, config.seed)
         return book(rotation=jax.numpy.eye(width), fine=jax.numpy.asarray(levels), absolute=False)
     absolute = config.fine == "absolute"
     rotation, fine = opq.fit_opq(
         sample if absolute else sample - coarse[cell],
-        config.digits,
+        config.own,
         codewords,
         config.iterations,
         config.rotation_iterations,

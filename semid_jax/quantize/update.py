@@ -30,14 +30,15 @@ def update_codes(
       book: hierarchical codebook.
       z: float32[n, T, D], the items as the user sees them now.
       coarse: int32[n, T], the codes so far.
-      fine: uint8[n, T, L].
+      fine: uint8[n, T, L or more]; digits behind the codebook's L, which are shared, stay.
       mask: bool[n, T], False on padding.
       margin: share of the user's mean squared distance that a move has to save.
       budget: share of the user's codes that may move.
 
     Returns:
-      New coarse int32[n, T] and fine uint8[n, T, L].
+      New coarse int32[n, T] and fine, as given.
     """
+    fine, shared = fine[..., : book.digits], fine[..., book.digits :]
     n, T, L = fine.shape
     flat_z, flat_coarse = z.reshape(n * T, -1), coarse.reshape(-1)
     to_digit = codeword_distances(book, flat_z, flat_coarse).reshape(n, T, L, -1)
@@ -69,4 +70,4 @@ def update_codes(
     if not book.absolute:
         again = encode_fine(book, flat_z, new_coarse.reshape(-1)).reshape(n, T, L)
         new_fine = jnp.where(cell_moves[..., None], again, new_fine)
-    return new_coarse, new_fine
+    return new_coarse, jnp.concatenate([new_fine, shared], axis=-1)

@@ -89,7 +89,10 @@ def release() -> None:
 
 
 def make_batches(
-    config: ConfigDict, interactions: Interactions, archetype: np.ndarray | None = None
+    config: ConfigDict,
+    interactions: Interactions,
+    archetype: np.ndarray | None = None,
+    belief: np.ndarray | None = None,
 ) -> TrainBatches:
     """The training batches that the section `train` asks for.
 
@@ -97,6 +100,7 @@ def make_batches(
       config: resolved.
       interactions: histories.
       archetype: int[nnz], the user's archetype before every interaction, or None.
+      belief: float16[nnz, M, K], what is believed of the user then, or None.
     """
     settings: TrainConfig = section(config, "train", TrainConfig)
     pipeline = PipelineConfig(
@@ -108,7 +112,7 @@ def make_batches(
         settings.sliding,
         config.seed,
     )
-    return TrainBatches(interactions, pipeline, archetype)
+    return TrainBatches(interactions, pipeline, archetype, belief)
 
 
 def validation_users(config: ConfigDict, n_users: int) -> np.ndarray:

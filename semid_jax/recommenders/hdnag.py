@@ -75,13 +75,15 @@ def run(
     sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
     if sizes.normalised and not config.validate_only:
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
+    if sizes.belief and fuse_settings(config):
+        raise InputError("model.belief: only PMAT believes something; set model.belief=False")
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes)
     if config.validate_only:
         return None
     release()
-    index = index_stage(config, workdir, tokenizer, generator, params)
+    index = index_stage(config, workdir, raw, tokenizer, generator, params)
     decode = probes_stage(config, workdir, raw, tokenizer, generator, params, index)
     made = tokenizer, generator, params, index
     evaluation = evaluate_stage(config, workdir, raw, features, decode, *made)
@@ -138,7 +140,7 @@ def tokenize_stage(
     tokenizer = tokenizer_arrays.load(directory)
     print(
         f"tokenize: {len(tokenizer.coarse)} archetypes, {tokenizer.book.cells} coarse cells, "
-        f"{tokenizer.book.digits} digits of {tokenizer.book.codewords} codewords"
+        f"{tokenizer.fine.shape[-1]} digits of {tokenizer.book.codewords} codewords"
     )
     return tokenizer
 
@@ -157,15 +159,18 @@ def train_stage(
     generator = Generator(
         sizes,
         book.cells,
-        book.digits,
+        tokenizer.fine.shape[-1],
         book.codewords,
         settings.max_length,
         raw.interactions.n_items,
         tokenizer.points.shape[-1],
         len(tokenizer.module.modalities),
     )
-    batches = make_batches(config, raw.interactions, tokenizer.readings.archetype)
-    params = start_codes(initialise(generator, tokenizer.centroids, config.seed), book, config.seed)
+    readings = tokenizer.readings
+    belief = readings.belief if sizes.belief else None
+    batches = make_batches(config, raw.interactions, readings.archetype, belief)
+    blank = initialise(generator, tokenizer.centroids, config.seed)
+    params = start_codes(blank, tokenizer, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions))
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
@@ -173,7 +178,7 @@ def train_stage(
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
     def asked(params: Any) -> tuple[Queries, Index]:
-        index = with_model(empty, generator, params, codes.centroids)
+        index = with_model(empty, generator, params, codes.centroids, codes.popularity)
         known = tokenizer.views, codes.centroids
         return hdnag_queries(generator, params, index, side, *known, shows_bar=False), index
 
@@ -230,6 +235,12 @@ def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
     return generator.init(jax.random.key(seed), centroids, blank, digits, z)
 
 
+def log_popularity(counts: np.ndarray) -> jax.Array:
+    """pop, float32[N + 1]: log of how often items are chosen, int64[N + 1], less its mean."""
+    found = np.log(counts + 1.0)
+    return jnp.asarray(found - found[1:].mean(), jnp.float32)
+
+
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
     """The catalogue as the training step reads it."""
     coarse, fine = jnp.asarray(tokenizer.coarse), jnp.asarray(tokenizer.fine)
@@ -237,6 +248,7 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
         coarse,
         fine,
         jnp.asarray(log_proposal(counts)),
+        log_popularity(counts),
         tokenizer.views,
         jnp.asarray(tokenizer.points),
         meaning(tokenizer.centroids, coarse, fine).detail,
@@ -256,7 +268,12 @@ def empty_index(tokenizer: Tokenizer, sizes: GeneratorConfig) -> Index:
 
 
 def index_stage(
-    config: ConfigDict, workdir: Path, tokenizer: Tokenizer, generator: Generator, params: Any
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    generator: Generator,
+    params: Any,
 ) -> Index:
     """Inverted lists with the best model's embeddings."""
     directory = workdir / "index" / "lists"
@@ -268,7 +285,11 @@ def index_stage(
     if not artifacts.matches(directory, "index", inputs, settings):
         started = time.perf_counter()
         made = with_model(
-            empty_index(tokenizer, generator.config), generator, params, tokenizer.centroids
+            empty_index(tokenizer, generator.config),
+            generator,
+            params,
+            tokenizer.centroids,
+            log_popularity(popularity(raw.interactions)),
         )
         arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
         artifacts.write(directory, "index", arrays, inputs, settings, since(started))

@@ -29,4 +29,8 @@ def of_tokenizer(method: str, arg: str, configs: Path) -> ConfigDict:
         raise InputError(f"--config=…:{arg}: unknown generator {generator!r}; known are {known}")
     config = launch.load_config(configs / GENERATORS[generator or "hdnag"], preset)
     config.fuse.method = method
+    if GENERATORS[generator or "hdnag"] == GENERATORS["hdnag"]:
+        # Of PMAT alone: every user sees the same items, and nothing is believed of anyone.
+        config.model.belief = False
+        config.quantize.shared = 0
     return config

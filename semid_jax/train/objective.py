@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.models.fusion import ItemViews, shares
+from semid_jax.models.fusion import ItemViews, ask, shares
 from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, Meaning, interests, meaning
 from semid_jax.models.hdnag_losses import (
     NEVER,
@@ -38,6 +38,7 @@ class Codes:
       coarse: int32[A, N + 1].
       fine: uint8[A, N + 1, L].
       log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
+      popularity: float32[N + 1], pop of each item.
       views: what it takes to see an item as an archetype does.
       z: float32[A, N + 1, D_z], all items as the archetypes see them.
       detail: float32[A, N + 1, D_z], what their fine digits stand for, see `Meaning`.
@@ -47,6 +48,7 @@ class Codes:
     coarse: jax.Array
     fine: jax.Array
     log_proposal: jax.Array
+    popularity: jax.Array
     views: ItemViews
     z: jax.Array
     detail: jax.Array
@@ -111,7 +113,8 @@ def group_losses(
       seed: of the run.
       params: of the generator.
       codes: the catalogue.
-      batch: inputs, targets int32[B, T], archetype int32[B], example uint32[B].
+      batch: inputs, targets int32[B, T], archetype int32[B], example uint32[B], and belief
+        float16[B, T, M, K] if the model reads it.
       step: int32[], for dropout and sampling.
 
     Returns:
@@ -123,8 +126,11 @@ def group_losses(
     column = archetype[:, None]
     call = functools.partial(generator.apply, params)
 
-    def code_vectors(coarse: jax.Array, fine: jax.Array, stands_for: Meaning) -> CodeVectors:
-        made: CodeVectors = call(coarse, fine, stands_for, method=Generator.code_vectors)
+    def code_vectors(
+        coarse: jax.Array, fine: jax.Array, stands_for: Meaning, popularity: jax.Array
+    ) -> CodeVectors:
+        asked = coarse, fine, stands_for, popularity
+        made: CodeVectors = call(*asked, method=Generator.code_vectors)
         return made
 
     def dense_vectors(a: jax.Array, items: jax.Array) -> jax.Array:
@@ -135,7 +141,11 @@ def group_losses(
     read = codes.coarse[column, inputs], codes.fine[column, inputs]
     x = call(*read, z, inputs, method=Generator.read)
     states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
-    interest = interests(z, generator.config.fading)
+    if generator.config.belief:
+        alpha = codes.views.archetypes.alpha[column]
+        interest = ask(batch["belief"], alpha, codes.views.table)
+    else:
+        interest = interests(z, generator.config.fading)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
     tables = call(codes.centroids, method=Generator.tables)
     coarse_logits = multiply(coarse_query, tables.coarse.T) / params["params"]["coarse_weight"]
@@ -149,7 +159,8 @@ def group_losses(
     def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
         a = part["archetype"]
         coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
-        vectors = code_vectors(coarse, digits, codes.meaning(a, candidates.ids))
+        popular = codes.popularity[candidates.ids]
+        vectors = code_vectors(coarse, digits, codes.meaning(a, candidates.ids), popular)
         fakes = fake_codes(fake_key, coarse, digits, config.fakes)
         shared, dense = None, None
         if generator.has_dense:
@@ -163,7 +174,7 @@ def group_losses(
             config,
             Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), shared),
             vectors,
-            code_vectors(*fakes, meaning(codes.centroids, *fakes)),
+            code_vectors(*fakes, meaning(codes.centroids, *fakes), jnp.zeros(config.fakes)),
             dense,
             part["asked"],
             part["known"],
@@ -177,7 +188,7 @@ def group_losses(
         own_likeness = jnp.einsum("btmd,btmd->btm", taste, codes.shared(column, targets))
         own_y = dense_vectors(column, targets)
         past = Past(taste, own_likeness, seen_so_far(inputs))
-    own = code_vectors(cell, fine, codes.meaning(column, targets))
+    own = code_vectors(cell, fine, codes.meaning(column, targets), codes.popularity[targets])
     asked = Asked(states, own, coarse_logits, own_y)
     known = Known(targets, cell, interest, past)
     positions = {"asked": asked, "known": known, "weight": bears}

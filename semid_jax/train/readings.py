@@ -47,6 +47,7 @@ class Readings:
         `models.stream`; -inf where it was not judged.
       fired: bool[nnz], the item before this interaction showed a drift.
       archetype: int32[nnz].
+      belief: float16[nnz, M, K], see `models.perceiver.Preference`.
     """
 
     alpha: np.ndarray
@@ -54,6 +55,7 @@ class Readings:
     drift: np.ndarray
     fired: np.ndarray
     archetype: np.ndarray
+    belief: np.ndarray
 
 
 @functools.partial(jax.jit, static_argnames=("judges",))
@@ -113,13 +115,14 @@ def read_all(
       window: W.
     """
     lengths = interactions.lengths
-    nnz, M = len(interactions.items), perceiver.mask.shape[1]
+    nnz, (M, K) = len(interactions.items), perceiver.readings.shape[1:]
     out = Readings(
         alpha=np.zeros((nnz, M), np.float32),
         alpha_short=np.zeros((nnz, M), np.float32),
         drift=np.zeros((nnz, 2), np.float32),
         fired=np.zeros(nnz, bool),
         archetype=np.zeros(nnz, np.int32),
+        belief=np.zeros((nnz, M, K), np.float16),
     )
     order = np.argsort(-lengths, kind="stable")
     first = first_state(perceiver, ROWS, window)
@@ -141,9 +144,8 @@ def read_all(
             )
             valid = history > 0
             flat = (start[:, None] + np.arange(BLOCK))[valid]
-            found = {"archetype": archetype} | {
-                name: getattr(reading, name) for name in ("alpha", "alpha_short", "drift", "fired")
-            }
+            shown = ("alpha", "alpha_short", "drift", "fired", "belief")
+            found = {"archetype": archetype} | {name: getattr(reading, name) for name in shown}
             for name, value in found.items():
                 rows = np.moveaxis(np.asarray(value), -1, 0)[: len(users)]
                 getattr(out, name)[flat] = rows[valid]

@@ -18,10 +18,11 @@ from semid_jax.models.fusion import (
     user_features,
 )
 from semid_jax.models.hdnag import Centroids
+from semid_jax.models.perceiver import NEVER, Latents, simplex
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
-from semid_jax.quantize.fit import fit
+from semid_jax.quantize.fit import fit, fit_shared
 from semid_jax.quantize.kmeans import fit_kmeans
 from semid_jax.train.readings import (
     Readings,
@@ -44,6 +45,7 @@ class Tokenizer:
       archetypes: prototypes.
       points: float32[A, N + 1, D], z of all items under all archetypes.
       book: codebook.
+      shared: of the digits that all archetypes share, which lie behind the others; None without.
       coarse: int32[A, N + 1], the write side.
       fine: uint8[A, N + 1, L].
       readings: of all users, before every interaction.
@@ -55,6 +57,7 @@ class Tokenizer:
     archetypes: Archetypes
     points: np.ndarray
     book: Codebook
+    shared: Codebook | None
     coarse: np.ndarray
     fine: np.ndarray
     readings: Readings
@@ -62,13 +65,18 @@ class Tokenizer:
 
     @property
     def views(self) -> ItemViews:
-        """What it takes to see any item as any archetype does."""
-        return ItemViews(self.frozen.e, self.frozen.h, self.frozen.mask, self.archetypes)
+        """What it takes to see any item as any archetype does, and what users then ask for."""
+        of = self.frozen
+        table = self.module.apply(of.params, of.latents.taste, method=Pmat.table)
+        return ItemViews(of.e, of.h, of.mask, self.archetypes, table)
 
     @property
     def centroids(self) -> Centroids:
-        """What the codes stand for, as S1 uses it."""
-        return Centroids(self.book.coarse, self.book.rotation, self.book.fine)
+        """What the codes stand for, as S1 uses it; shared digits say nothing of z."""
+        words = self.book.fine
+        if self.shared is not None:
+            words = jnp.pad(words, ((0, self.shared.digits), (0, 0), (0, 0)))
+        return Centroids(self.book.coarse, self.book.rotation, words)
 
 
 def fit_archetypes(
@@ -100,6 +108,14 @@ def fit_archetypes(
     mean_interest = jnp.asarray(np.stack([interest[rows].mean(axis=0) for rows in used]))
     gate = module.apply(frozen.params, mean_interest, method=Pmat.gate)
     return Archetypes(mean_alpha, mean_interest, gate)
+
+
+def without_weights(latents: Latents) -> Latents:
+    """The same crowd, if all its users had the same weights: the grid's points at the centre."""
+    grid = simplex(len(latents.mean))[0]
+    off = np.sum((grid - 1 / grid.shape[1]) ** 2, axis=1)
+    centre = jnp.where(off <= off.min() + 1e-6, 0.0, NEVER)
+    return dataclasses.replace(latents, log_weights=jax.nn.log_softmax(centre))
 
 
 def view_items(frozen: Frozen, archetypes: Archetypes) -> np.ndarray:
@@ -149,13 +165,22 @@ def make_tokenizer(
         h = jnp.broadcast_to(jnp.asarray(fused)[:, None], frozen.h.shape)
         frozen = dataclasses.replace(frozen, h=h)
     known = split_end(interactions, "train")
+    if config.uniform:
+        frozen = dataclasses.replace(frozen, latents=without_weights(frozen.latents))
     perceiver = make_perceiver(frozen)
     alpha, interest = read_ends(perceiver, interactions, known)
     if config.uniform:
         alpha = np.full_like(alpha, 1 / alpha.shape[1])
     archetypes = fit_archetypes(module, frozen, alpha, interest, config.archetypes, seed)
     points = view_items(frozen, archetypes)
-    book, coarse, fine = fit(points, train_items(interactions), quantize)
+    known_items = train_items(interactions)
+    book, coarse, fine = fit(points, known_items, quantize)
+    shared = None
+    if quantize.shared:
+        crowd = view_items(frozen, fit_archetypes(module, frozen, alpha, interest, 1, seed))[0]
+        shared, digits = fit_shared(crowd, known_items, quantize)
+        digits = np.broadcast_to(digits, (*fine.shape[:2], quantize.shared))
+        fine = np.concatenate([fine, digits], axis=-1)
     threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
     readings = read_all(perceiver, archetypes, interactions, threshold, config.window)
     if config.uniform:
@@ -166,6 +191,7 @@ def make_tokenizer(
         archetypes,
         points,
         book,
+        shared,
         np.asarray(coarse),
         np.asarray(fine),
         readings,
@@ -173,7 +199,7 @@ def make_tokenizer(
     )
 
 
-def start_codes(params: Any, book: Codebook, seed: int) -> Any:
+def start_codes(params: Any, tokenizer: Tokenizer, seed: int) -> Any:
     """Starts the generator's code embeddings from the codebook's centroids.
 
     A random projection keeps the distances between codewords; coarse codes are centred, fine ones
@@ -181,7 +207,7 @@ def start_codes(params: Any, book: Codebook, seed: int) -> Any:
 
     Args:
       params: of the generator, as initialised.
-      book: codebook.
+      tokenizer: of the run.
       seed: of the projection.
     """
     inner = dict(params["params"])
@@ -193,6 +219,12 @@ def start_codes(params: Any, book: Codebook, seed: int) -> Any:
         out = words @ jax.random.normal(key, (words.shape[-1], width))
         return out / jnp.maximum(jnp.std(out), 1e-6)
 
+    book, shared = tokenizer.book, tokenizer.shared
     inner["coarse_codes"] = 0.1 * project(book.coarse, coarse.shape[1], coarse_key)
-    inner["fine_codes"] = project(book.fine, fine.shape[2], fine_key)
+    digits = project(book.fine, fine.shape[2], fine_key)
+    if shared is not None:
+        more = project(shared.fine, fine.shape[2], jax.random.fold_in(fine_key, 1))
+        more = jnp.pad(more, ((0, 0), (0, book.codewords - shared.codewords), (0, 0)))
+        digits = jnp.concatenate([digits, more])
+    inner["fine_codes"] = digits
     return {**params, "params": inner}

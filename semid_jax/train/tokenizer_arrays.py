@@ -17,7 +17,7 @@ from semid_jax.train.readings import Readings
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.tokenizer import Frozen
 
-_READINGS = ("alpha", "alpha_short", "drift", "fired", "archetype")
+_READINGS = ("alpha", "alpha_short", "drift", "fired", "archetype", "belief")
 _LATENTS = ("taste", "mean", "strength", "log_z", "cross", "log_weights", "log_tastes")
 _PLAIN = ("points", "coarse", "fine", "threshold")
 
@@ -30,6 +30,9 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
     arrays |= {
         f"codebook/{k}": np.asarray(v) for k, v in codebook.to_arrays(tokenizer.book).items()
     }
+    if tokenizer.shared is not None:
+        shared = codebook.to_arrays(tokenizer.shared)
+        arrays |= {f"shared/{k}": np.asarray(v) for k, v in shared.items()}
     arrays |= {f"readings/{name}": getattr(tokenizer.readings, name) for name in _READINGS}
     arrays |= {name: getattr(tokenizer, name) for name in _PLAIN}
     arrays |= {
@@ -67,7 +70,7 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     )
     of_tastes = [name for name in params["params"] if name.startswith("taste_prior_")]
     modalities = tuple(sorted(name.removeprefix("taste_prior_") for name in of_tastes))
-    frozen = group("frozen")
+    frozen, shared = group("frozen"), group("shared")
     e, h, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "h", "mask", "readings"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
@@ -75,6 +78,7 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
         frozen=Frozen(params, e, h, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
+        shared=codebook.from_arrays(shared) if shared else None,
         readings=Readings(**group("readings")),
         **{name: arrays[name] for name in _PLAIN},
     )

@@ -161,9 +161,8 @@ def tokenizer_loss(
     held, base, target_base = jax.lax.stop_gradient((preference, base, target_base))
     crowd_h = module.apply(params, crowd.e, method=Pmat.refine)
     history_h = module.apply(params, inputs.e[history], method=Pmat.refine)
-    before = at_positions(jnp.cumsum(history_h, axis=1) - history_h)
     target_h = at_positions(history_h)
-    query, taste = module.apply(params, held, before, method=Pmat.refined_query)
+    query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
     has = held.alpha @ crowd.mask.T.astype(jnp.float32)
     scores = query.reshape(B * P, -1) @ crowd_h.reshape(len(crowd_h), -1).T
     scores = scores / jnp.maximum(has, 1e-3) + base
