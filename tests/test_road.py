@@ -119,3 +119,17 @@ def test_a_killed_run_ends_with_the_same_metrics(whole, tmp_path):
         assert ours[group] == theirs[group], group
     history = [(w / "results" / "history.jsonl").read_text() for w in (workdir, whole[0])]
     assert history[0] == history[1]
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("--config.quantize.shared=8", "quantize.shared: 8 of 8 digits"),
+        ("--config.fuse.method=rqvae", "model.belief: only PMAT believes something"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, setting, message):
+    done = launch(tmp_path / "run", setting)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert not (tmp_path / "run" / "tokenizer").exists()

@@ -10,7 +10,10 @@ budgets against churn (pmat.tradeoff).
 
 from ml_collections import ConfigDict
 
-STATIC = "--config.tokenizer.archetypes=1 --config.quantize.shared=0 --config.model.belief=False"
+STATIC = (
+    "--config.tokenizer.archetypes=1 --config.quantize.digits=16 --config.quantize.shared=0 "
+    "--config.model.belief=False"
+)
 ROWS = {
     "PMAT": "--config.tokenizer.archetypes=8",
     # The interest is a fading mean then, with the weight that it starts with everywhere else.

@@ -36,7 +36,7 @@ from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig, meanin
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.profiling import ProfileConfig
-from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.quantize.config import QuantizeConfig, check
 from semid_jax.recommenders.common import (
     Outcome,
     evaluate_once,
@@ -77,6 +77,7 @@ def run(
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
     if sizes.belief and fuse_settings(config):
         raise InputError("model.belief: only PMAT believes something; set model.belief=False")
+    check(section(config, "quantize", QuantizeConfig), config.tokenizer.width)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes)
