@@ -139,13 +139,18 @@ def test_states_are_saved_and_read_back_and_foreign_ones_refused(world, tmp_path
 def test_a_tokenizer_is_read_back_from_its_artefact_alone(world, tmp_path):
     tokenizer, interactions = world
     config = {"tokenizer": dataclasses.asdict(CONFIG)}
-    artifacts.write(tmp_path / "t", "tokenizer", tokenizer_arrays.to_arrays(tokenizer), {}, config)
+    arrays = tokenizer_arrays.to_arrays(tokenizer)
+    artifacts.write(tmp_path / "t", "tokenizer", arrays, {}, config)
     back = tokenizer_arrays.load(tmp_path / "t")
     assert back.module == tokenizer.module
     end = np.minimum(split_end(interactions, "test"), 6)
     _, state, _ = play(tokenizer, interactions, end)
     _, again, _ = play(back, interactions, end)
     jax.tree.map(np.testing.assert_array_equal, state, again)
+    old = {name: a for name, a in arrays.items() if name != "readings/belief"}
+    artifacts.write(tmp_path / "old", "tokenizer", old, {}, config)
+    with pytest.raises(InputError, match=r"of an older semid_jax; train the tokenizer anew"):
+        tokenizer_arrays.load(tmp_path / "old")
 
 
 def test_updates_are_measured_beside_doing_nothing_and_everything(world):
