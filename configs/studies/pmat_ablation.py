@@ -10,31 +10,40 @@ budgets against churn (pmat.tradeoff).
 
 from ml_collections import ConfigDict
 
-STATIC = (
-    "--config.tokenizer.archetypes=1 --config.quantize.digits=16 --config.quantize.shared=0 "
-    "--config.model.belief=False"
-)
-ROWS = {
-    "PMAT": "--config.tokenizer.archetypes=8",
-    # The interest is a fading mean then, with the weight that it starts with everywhere else.
-    "static tokenizer": f"{STATIC} --config.model.likeness=2.0",
-    "no belief": "--config.tokenizer.archetypes=8 --config.model.belief=False "
-    "--config.model.likeness=2.0",
-    "no shared digits": "--config.tokenizer.archetypes=8 --config.quantize.shared=0 "
-    "--config.quantize.digits=16",
-    "no popularity": "--config.tokenizer.archetypes=8 --config.model.popularity=False",
-    **{f"A = {a}": f"--config.tokenizer.archetypes={a}" for a in (1, 2, 4, 16)},
-    "uniform weights": "--config.tokenizer.archetypes=8 --config.tokenizer.uniform=True",
-    "no interest gate": "--config.tokenizer.archetypes=8 --config.tokenizer.gated=False",
-    "no consistency": "--config.tokenizer.archetypes=8 --config.tokenizer.consistency=0",
-    **{
-        f"W = {w}": f"--config.tokenizer.archetypes=8 --config.tokenizer.window={w}"
-        for w in (5, 20)
+PMAT: dict[str, object] = {
+    "tokenizer.archetypes": 8,
+    "quantize.digits": 24,
+    "quantize.shared": 8,
+    "model.belief": True,
+    "model.likeness": 0.5,
+    "model.popularity": True,
+}
+NO_BELIEF: dict[str, object] = {"model.belief": False, "model.likeness": 2.0}
+NO_SHARED: dict[str, object] = {"quantize.digits": 16, "quantize.shared": 0}
+CHANGES: dict[str, dict[str, object]] = {
+    "PMAT": {},
+    "static tokenizer": {
+        "tokenizer.archetypes": 1,
+        **NO_BELIEF,
+        **NO_SHARED,
+        "model.popularity": False,
     },
-    "drift threshold at 90 %": "--config.tokenizer.archetypes=8 --config.tokenizer.quantile=0.9",
-    "margin 0": "--config.tokenizer.archetypes=8 --config.tokenizer.margin=0",
-    "margin .3": "--config.tokenizer.archetypes=8 --config.tokenizer.margin=0.3",
-    "budget 1": "--config.tokenizer.archetypes=8 --config.tokenizer.budget=1",
+    "no belief": NO_BELIEF,
+    "no shared digits": NO_SHARED,
+    "no popularity": {"model.popularity": False},
+    **{f"A = {a}": {"tokenizer.archetypes": a} for a in (1, 2, 4, 16)},
+    "uniform weights": {"tokenizer.uniform": True},
+    "no interest gate": {"tokenizer.gated": False},
+    "no consistency": {"tokenizer.consistency": 0},
+    **{f"W = {w}": {"tokenizer.window": w} for w in (5, 20)},
+    "drift threshold at 90 %": {"tokenizer.quantile": 0.9},
+    "margin 0": {"tokenizer.margin": 0},
+    "margin .3": {"tokenizer.margin": 0.3},
+    "budget 1": {"tokenizer.budget": 1},
+}
+ROWS = {
+    name: " ".join(f"--config.{key}={value}" for key, value in {**PMAT, **changes}.items())
+    for name, changes in CHANGES.items()
 }
 # At most a quarter of an hour a row on two cores.
 SHORTER = {"movielens_1m": " --config.train.epochs=12 --config.train.max_length=100"}

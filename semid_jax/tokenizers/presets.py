@@ -7,6 +7,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from semid_jax import launch
+from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.types import InputError
 
 GENERATORS = {"hdnag": "hdnag.py", "gpt2": "baselines/gpt2.py"}
@@ -29,8 +30,11 @@ def of_tokenizer(method: str, arg: str, configs: Path) -> ConfigDict:
         raise InputError(f"--config=…:{arg}: unknown generator {generator!r}; known are {known}")
     config = launch.load_config(configs / GENERATORS[generator or "hdnag"], preset)
     config.fuse.method = method
-    if GENERATORS[generator or "hdnag"] == GENERATORS["hdnag"]:
-        # Of PMAT alone: every user sees the same items, and nothing is believed of anyone.
+    if (generator or "hdnag") == "hdnag":
+        # Of PMAT alone: every user sees the same items, and nothing is believed of anyone, so that
+        # likeness is to a fading mean and starts as it does there.
         config.model.belief = False
+        config.model.likeness = GeneratorConfig.likeness
+        config.quantize.digits -= config.quantize.shared
         config.quantize.shared = 0
     return config
