@@ -5,7 +5,7 @@ import pytest
 from decode_world import B, World
 
 from semid_jax.decode.config import DecodeConfig
-from semid_jax.eval.probing import SHARES, choose_probes, search_ndcg
+from semid_jax.eval.probing import SHARES, choose_probes, search_loss, search_ndcg
 from semid_jax.eval.users import Users
 
 
@@ -16,19 +16,36 @@ def test_the_fewest_probes_that_lose_little_are_taken_and_few_are_tried(cells, e
 
     def ndcg(probes):
         asked.append(probes)
-        return 0.5 if probes is None or probes >= enough else 0.49
+        return np.full(3, 0.5 if probes is None or probes >= enough else 0.49)
 
     chosen, tried = choose_probes(cells, 0.005, ndcg)
     row = sorted({int(np.ceil(share * cells)) for share in SHARES})
     assert chosen == next((p for p in row if p >= enough), cells)
     assert asked[0] is None
     assert len(asked) == len(set(asked)) <= 5
-    lost = {p: pytest.approx(0.02 * (p < enough)) for p in asked[1:]}
-    assert tried == {cells: 0.0, **lost}
+    lost = {p: pytest.approx((0.02 * (p < enough),) * 2) for p in asked[1:]}  # all users alike
+    assert tried == {cells: (0.0, 0.0), **lost}
 
 
 def test_all_cells_are_probed_where_validation_tells_nothing():
-    assert choose_probes(12, 0.005, lambda _: 0.0)[0] == 12
+    assert choose_probes(12, 0.005, lambda _: np.zeros(3))[0] == 12
+
+
+def test_the_interval_of_a_loss_is_that_of_a_ratio():
+    loss = search_loss(np.array([1.0, 1.0, 0.0, 0.0]), np.array([1.0, 0.0, 0.0, 0.0]))
+    # residuals -.5, .5, 0, 0: deviation sqrt(1/8), over .5 and sqrt(4)
+    assert loss == (0.5, pytest.approx(0.5 + 1.645 * np.sqrt(0.125)))
+
+
+@pytest.mark.parametrize("users, chosen", [(200_000, 6), (400, 12)])
+def test_the_same_loss_is_enough_for_many_users_and_not_for_few(users, chosen):
+    def ndcg(probes):
+        gains = np.ones(users)
+        if probes is not None and probes < 12:
+            gains[: users // 400] = 0.0  # a quarter of a percent, one user of 400
+        return gains if probes is None or probes >= 6 else 0.9 * gains
+
+    assert choose_probes(12, 0.005, ndcg)[0] == chosen
 
 
 def test_what_is_lost_is_the_ndcg_of_the_lists():
@@ -38,7 +55,7 @@ def test_what_is_lost_is_the_ndcg_of_the_lists():
     side = Users(np.arange(B), np.zeros((B, 1), np.int32), targets)
     queries = [(world.query, slice(0, B), B)]
     asked = queries, world.index, side, None, config
-    assert search_ndcg(*asked, None) == pytest.approx(0.5)  # 1 / log2(3 + 1)
+    assert search_ndcg(*asked, None) == pytest.approx(np.full(B, 0.5))  # 1 / log2(3 + 1)
     inside = world.inside_best_cells(scores, 1)
     gains = []
     for user in range(B):
@@ -46,4 +63,4 @@ def test_what_is_lost_is_the_ndcg_of_the_lists():
         rank = found.index(targets[user]) + 1 if targets[user] in found else np.inf
         gains.append(1 / np.log2(rank + 1))
     assert 0 < np.mean(gains) != 0.5
-    assert search_ndcg(*asked, 1) == pytest.approx(np.mean(gains))
+    assert search_ndcg(*asked, 1) == pytest.approx(gains)

@@ -24,7 +24,8 @@ class DecodeConfig:
       methods: searches that the evaluation runs side by side, the first one being of record:
         "inverted", "scann", "exact" and "pruned", which is exact as well.
       probes: P, cells probed per user by `inverted` and `scann`; 0 for as few as `loss` allows.
-      loss: share of the exact search's NDCG@10 that may be lost, on validation, where P is chosen.
+      loss: share of the exact search's NDCG@10 that may be lost on validation, where P is chosen,
+        by the upper end of the loss's interval of 95 %.
       k: items returned per user.
       chunk: entries scored at once by `exact`.
       rescored: R, the best items under S1 that the dense term ranks again, where there is one.

@@ -1,6 +1,7 @@
-"""How many coarse cells a search probes: the fewest that lose no more than is allowed.
+"""How many coarse cells a search probes: the fewest that surely lose no more than is allowed.
 
-What is lost is seen on validation, under the score that ranks. The test split has no say in it.
+What is lost is seen on validation, under the score that ranks. The test split has no say in it. A
+loss hangs on a few users, whose target leaves the list; so its interval counts, not its mean.
 """
 
 from __future__ import annotations
@@ -9,6 +10,9 @@ import bisect
 import functools
 import math
 from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
 
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
@@ -20,30 +24,60 @@ from semid_jax.eval.searching import Queries, Search, rescoring, run_search
 from semid_jax.eval.users import Users
 
 SHARES = tuple(2.0 ** (-step / 2) for step in range(12, -1, -1))  # of the cells, 1/64 to all
+ONE_SIDED = 1.645  # standard errors below which 95 % of a normal variable lies
+
+
+class Loss(NamedTuple):
+    """Share of the exact search's NDCG@10 that is lost.
+
+    Attributes:
+      mean: over users.
+      upper: end of its one-sided interval of 95 %.
+    """
+
+    mean: float
+    upper: float
+
+
+def search_loss(exact: np.ndarray, found: np.ndarray) -> Loss:
+    """What a search loses, with the normal interval of a ratio of means (delta method).
+
+    Args:
+      exact, found: NDCG@10 per user of the exact search and of the one asked about, float[U].
+
+    Returns:
+      The loss. Where the exact search finds nothing, nothing can be told: all is lost.
+    """
+    if not exact.any():
+        return Loss(1.0, 1.0)
+    mean = 1.0 - found.mean() / exact.mean()
+    residual = (1.0 - mean) * exact - found
+    error = residual.std() / exact.mean() / math.sqrt(len(exact))
+    return Loss(float(mean), float(mean + ONE_SIDED * error))
 
 
 def choose_probes(
-    cells: int, most: float, ndcg: Callable[[int | None], float]
-) -> tuple[int, dict[int, float]]:
-    """The fewest probes of a geometric row that lose at most so much, by bisection.
+    cells: int, most: float, ndcg: Callable[[int | None], np.ndarray]
+) -> tuple[int, dict[int, Loss]]:
+    """The fewest probes of a geometric row that surely lose at most so much, by bisection.
 
     Args:
       cells: C; as many probes lose nothing and need not be tried.
-      most: share of NDCG@10 that may be lost.
-      ndcg: probes, or None for the exact search, to NDCG@10, rising but for noise.
+      most: share of NDCG@10 that may be lost, by the upper end of its interval.
+      ndcg: probes, or None for the exact search, to NDCG@10 per user, float[U], whose mean rises
+        with the probes but for noise.
 
     Returns:
-      P, and the loss under every P that was tried. Where the exact search finds nothing, nothing
-      can be told: all cells.
+      P, and the loss under every P that was tried.
     """
     exact = ndcg(None)
     row = sorted({math.ceil(share * cells) for share in SHARES})
-    tried = {cells: 0.0}
+    tried = {cells: Loss(0.0, 0.0)}
 
     def is_enough(probes: int) -> bool:
         if probes not in tried:
-            tried[probes] = 1.0 - ndcg(probes) / exact if exact else 1.0
-        return tried[probes] <= most
+            tried[probes] = search_loss(exact, ndcg(probes))
+        return tried[probes].upper <= most
 
     chosen = row[bisect.bisect_left(row, True, key=is_enough)]
     return chosen, dict(sorted(tried.items()))
@@ -56,8 +90,8 @@ def search_ndcg(
     dense: DenseItems | None,
     config: DecodeConfig,
     probes: int | None,
-) -> float:
-    """NDCG@10 of all users under `inverted`, or `exact`, and S2 where there is one.
+) -> np.ndarray:
+    """NDCG@10 per user, float[U], under `inverted`, or `exact`, and S2 where there is one.
 
     Args:
       queries: of the users.
@@ -75,4 +109,4 @@ def search_ndcg(
         search = rescoring(search, dense, config.k)
     name = "search exact" if probes is None else f"search {probes} cells"
     ranks = target_ranks(run_search(queries, search, name).items, side.targets)
-    return float(ranking_metrics(ranks)["ndcg@10"].mean())
+    return np.asarray(ranking_metrics(ranks)["ndcg@10"])

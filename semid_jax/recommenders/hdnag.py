@@ -320,14 +320,14 @@ def probes_stage(
         dense = dense_items(generator, params, tokenizer.views)
         ndcg = functools.partial(search_ndcg, queries, index, side, dense, decode)
         chosen, tried = choose_probes(index.n_cells, decode.loss, ndcg)
-        losses = {str(probes): loss for probes, loss in tried.items()}
+        losses = {str(probes): loss._asdict() for probes, loss in tried.items()}
         extra = {"probes": chosen, "losses": losses, **since(started)}
         artifacts.write(directory, "probes", {}, inputs, config.decode.to_dict(), extra)
     notes = artifacts.read_extra(directory)
     probes, loss = notes["probes"], notes["losses"][str(notes["probes"])]
     print(
-        f"probes: {probes} of {index.n_cells} cells lose {100 * loss:.2f} % of validation NDCG@10 "
-        f"(allowed {100 * decode.loss:g} %)"
+        f"probes: {probes} of {index.n_cells} cells lose {100 * loss['mean']:.2f} % of validation "
+        f"NDCG@10, surely at most {100 * loss['upper']:.2f} % (allowed {100 * decode.loss:g} %)"
     )
     return dataclasses.replace(decode, probes=probes)
 
