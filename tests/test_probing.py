@@ -37,7 +37,7 @@ def test_the_interval_of_a_loss_is_that_of_a_ratio():
     assert loss == (0.5, pytest.approx(0.5 + 1.645 * np.sqrt(0.125)))
 
 
-@pytest.mark.parametrize("users, chosen", [(200_000, 6), (400, 12)])
+@pytest.mark.parametrize(("users", "chosen"), [(200_000, 6), (400, 12)])
 def test_the_same_loss_is_enough_for_many_users_and_not_for_few(users, chosen):
     def ndcg(probes):
         gains = np.ones(users)
