@@ -12,7 +12,7 @@ import jax
 from ml_collections import ConfigDict
 
 from semid_jax import artifacts, disk, provenance
-from semid_jax.benchmarks import update_speed
+from semid_jax.benchmarks import decode_speed, update_speed
 from semid_jax.data import builders
 from semid_jax.data.config import DataConfig, check_name, read
 from semid_jax.data.sequences import train_items
@@ -33,7 +33,7 @@ RECOMMENDERS = {
     **dict.fromkeys(dense.MODELS, dense.run),
     **dict.fromkeys(autoregressive.MODELS, autoregressive.run),
 }
-BENCHMARKS = {"update_speed": update_speed.run}
+BENCHMARKS = {"decode_speed": decode_speed.run, "update_speed": update_speed.run}
 # May differ between two runs in one workdir.
 FREE_SECTIONS = ("profile", "report", "validate_only")
 

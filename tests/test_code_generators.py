@@ -173,11 +173,11 @@ def test_a_wide_beam_ranks_all_items_by_their_log_probability(world, make):
         np.testing.assert_allclose(found.scores[b], [score[i] for i in order], atol=2e-3)
 
 
-@pytest.mark.parametrize("beam", [1, 3])
-def test_a_narrow_beam_keeps_the_best_prefixes_level_by_level(world, beam):
+@pytest.mark.parametrize(("beam", "dense"), [(1, 0), (3, 0), (3, 2)])
+def test_a_narrow_beam_keeps_the_best_prefixes_level_by_level(world, beam, dense):
     codes, history = world
     model, params, slow = gpt2(codes, history)
-    trie = build_trie(codes)
+    trie = build_trie(codes, dense)
     found = generate(model, params, trie, jnp.asarray(codes), jnp.asarray(history), beam, beam)
     item_of = {tuple(code): i for i, code in enumerate(codes) if i}
     for b in range(B):
@@ -195,9 +195,9 @@ def test_a_narrow_beam_keeps_the_best_prefixes_level_by_level(world, beam):
         assert np.asarray(found.items)[b].tolist() == expected + [0] * (beam - len(expected))
 
 
-def test_the_trie_holds_each_item_once(world):
+def test_the_trie_holds_each_item_once_and_its_tables_the_same_edges(world):
     codes, _ = world
-    trie = build_trie(codes)
+    trie = build_trie(codes, dense=2)
     found = {}
 
     def walk(level, node, prefix):
@@ -206,7 +206,12 @@ def test_the_trie_holds_each_item_once(world):
             return
         first = trie.first[level]
         assert first[node + 1] - first[node] <= trie.branching[level]
-        for edge in range(int(first[node]), int(first[node + 1])):
+        edges = range(int(first[node]), int(first[node + 1]))
+        if level < 2:
+            row = np.asarray(trie.dense[level][node])
+            assert row[row >= 0].tolist() == list(edges)
+            assert np.flatnonzero(row >= 0).tolist() == trie.code[level][np.array(edges)].tolist()
+        for edge in edges:
             walk(level + 1, edge, (*prefix, int(trie.code[level][edge])))
 
     walk(0, 0, ())
@@ -218,12 +223,14 @@ def test_two_items_of_one_code_are_refused():
         build_trie(np.array([[0, 0], [1, 2], [1, 1], [1, 2]], np.uint8))
 
 
-def test_beams_that_find_fewer_items_than_asked_end_in_blanks():
+@pytest.mark.parametrize("dense", [0, 1])
+def test_beams_that_find_fewer_items_than_asked_end_in_blanks(dense):
     codes = np.array([[0, 0], [1, 2], [1, 1], [3, 0]], np.uint8)
 
     def step(own, code, level):
         return jnp.zeros((2, 5, 4)), own
 
-    found = beam_search(build_trie(codes), jnp.zeros((2, 4)), jnp.zeros((2, 5, 1)), step, 5, 5)
+    trie = build_trie(codes, dense)
+    found = beam_search(trie, jnp.zeros((2, 4)), jnp.zeros((2, 5, 1)), step, 5, 5)
     assert sorted(np.asarray(found.items)[0].tolist()) == [0, 0, 1, 2, 3]
     assert np.isneginf(np.asarray(found.scores)[0, 3:]).all()

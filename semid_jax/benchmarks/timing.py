@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -48,3 +49,40 @@ def time_calls(call: Callable[[], Any], seconds: float = 2.0, least: int = 5) ->
         taken.append(once())
     p50, p95 = np.percentile(taken, [50, 95]) * 1e3
     return Timing(float(p50), float(p95), first, len(taken))
+
+
+def time_compiled(
+    run: Callable[..., Any], arrays: tuple[Any, ...], batches: Sequence[Any], seconds: float
+) -> tuple[Timing, dict[str, float]]:
+    """Compiles, then times.
+
+    Args:
+      run: (*arrays, batch) to a result.
+      arrays: the same for every call.
+      batches: taken in turns.
+      seconds: how long to time.
+
+    Returns:
+      The times; seconds of compilation and the MiB that the program needs beside its arguments.
+    """
+    started = time.perf_counter()
+    compiled = jax.jit(run).lower(*arrays, batches[0]).compile()
+    taken = time.perf_counter() - started
+    memory = compiled.memory_analysis()
+    turns = itertools.cycle(batches)
+    timing = time_calls(lambda: compiled(*arrays, next(turns)), seconds)
+    made = {"compile_s": taken}
+    if memory is not None:  # not every platform tells
+        made["peak_mib"] = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
+    return timing, made
+
+
+def times(timing: Timing, floor_ms: float) -> dict[str, float]:
+    """The columns of a time."""
+    return {
+        "p50_ms": timing.p50_ms,
+        "p95_ms": timing.p95_ms,
+        "calls": timing.calls,
+        "floor_ms": floor_ms,
+        "over_floor": timing.p50_ms / floor_ms,
+    }

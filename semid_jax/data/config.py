@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from semid_jax.data.amazon import read_amazon_2014
+from semid_jax.data.expansion import expand
 from semid_jax.data.folder import read_folder
 from semid_jax.data.movielens import read_movielens_1m, read_movielens_100k
 from semid_jax.data.situnes import read_situnes
@@ -28,12 +29,15 @@ class DataConfig:
       source_dir: its folder; "" for $SEMID_DATA/<name> or ../shared/data/<name>.
       category: of amazon_2014, e.g. "Beauty".
       min_interactions: users with fewer are dropped, at least 3.
+      expand: items of the catalogue after new ones were drawn around the real ones, see
+        `data.expansion`; 0 leaves it as it is.
     """
 
     name: str = "synthetic"
     source_dir: str = ""
     category: str = ""
     min_interactions: int = SHORTEST_HISTORY
+    expand: int = 0
 
 
 READERS: dict[str, Callable[[DataConfig, Path], RawDataset]] = {
@@ -91,9 +95,12 @@ def read(config: DataConfig, synthetic: SyntheticConfig | None = None) -> RawDat
       synthetic: the world to generate if name is "synthetic"; None for the default one.
 
     Raises:
-      InputError: unknown name, missing folder, or anything wrong in the files.
+      InputError: unknown name, missing folder, anything wrong in the files, or fewer items asked
+        for than there are.
     """
     check_name(config.name)
     if config.name == "synthetic":
-        return generate(synthetic or SyntheticConfig())
-    return READERS[config.name](config, source_path(config))
+        raw = generate(synthetic or SyntheticConfig())
+    else:
+        raw = READERS[config.name](config, source_path(config))
+    return expand(raw, config.expand) if config.expand else raw

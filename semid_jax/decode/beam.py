@@ -42,21 +42,42 @@ def beam_search(
     logits = logits[:, None]
     score, node = jnp.zeros((B, 1)), jnp.zeros((B, 1), jnp.int32)  # one hypothesis: the root
     for level in range(trie.levels):
-        first, after = trie.first[level][node], trie.first[level][node + 1]
-        edge = first[..., None] + jnp.arange(trie.branching[level])
-        real = (edge < after[..., None]) & (score > -jnp.inf)[..., None]
-        edge = jnp.where(real, edge, 0)
-        log_p = jnp.take_along_axis(jax.nn.log_softmax(logits), trie.code[level][edge], axis=-1)
-        found = jnp.where(real, score[..., None] + log_p, -jnp.inf).reshape(B, -1)
-        edge = edge.reshape(B, -1)
+        found, edge = _children(trie, level, score, node, jax.nn.log_softmax(logits))
+        width, shape = edge.shape[-1], (B, -1)
+        found, edge = found.reshape(shape), edge.reshape(shape)
         if level == trie.levels - 1:
             items, scores = top_k_ties(found, trie.item[edge], k)
-            looked = jnp.sum(real, axis=(1, 2)).astype(jnp.int32)
+            looked = jnp.sum(found > -jnp.inf, axis=1).astype(jnp.int32)
             return Retrieved(items, scores, looked)
-        score, node, parent = _best(found, edge, beam, trie.branching[level])
+        score, node, parent = _best(found, edge, beam, width)
         own = jax.tree.map(lambda a, p=parent: a[jnp.arange(B)[:, None], p], own)
         logits, own = step(own, trie.code[level][node], level)
     raise ValueError("a trie has at least one level")
+
+
+def _children(
+    trie: Trie, level: int, score: jax.Array, node: jax.Array, log_p: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """What may follow the hypotheses: scores, -inf for nothing, and edges, [B, b, children] each.
+
+    Args:
+      trie: of the catalogue.
+      level: that comes next.
+      score: float32[B, b], of the hypotheses.
+      node: int32[B, b], where they stand.
+      log_p: float32[B, b, K], of the next code.
+    """
+    if level < len(trie.dense):
+        edge = trie.dense[level][node]
+        real = edge >= 0
+        log_p = log_p[..., : edge.shape[-1]]
+    else:
+        first, after = trie.first[level][node], trie.first[level][node + 1]
+        edge = first[..., None] + jnp.arange(trie.branching[level])
+        real = edge < after[..., None]
+        log_p = jnp.take_along_axis(log_p, trie.code[level][jnp.where(real, edge, 0)], axis=-1)
+    real &= (score > -jnp.inf)[..., None]
+    return jnp.where(real, score[..., None] + log_p, -jnp.inf), jnp.where(real, edge, 0)
 
 
 def _best(

@@ -2,7 +2,8 @@
 
 Nodes of a level are numbered in the order of their prefixes, so that the children of a node are
 neighbours, an edge's place is the number of the node it leads to, and a level is two arrays:
-compressed rows, as in STATIC (Su et al., 2602.22647).
+compressed rows. The first levels, where nearly every code has a child, may be tables of children
+besides (both as in STATIC, Su et al., 2602.22647).
 """
 
 from __future__ import annotations
@@ -23,12 +24,14 @@ class Trie:
       code: per level, int32[edges], the code on each edge; edge e leads to node e of the next.
       first: per level, int32[nodes + 1]; edges first[i] .. first[i + 1] leave node i.
       item: int32[N], the item of each leaf.
+      dense: for the first levels, int32[nodes, K], the edge of each code; -1 for none.
       branching: per level, the most edges that leave a node.
     """
 
     code: tuple[jax.Array, ...]
     first: tuple[jax.Array, ...]
     item: jax.Array
+    dense: tuple[jax.Array, ...]
     branching: tuple[int, ...] = struct.field(pytree_node=False)
 
     @property
@@ -37,11 +40,12 @@ class Trie:
         return len(self.code)
 
 
-def build_trie(codes: np.ndarray) -> Trie:
+def build_trie(codes: np.ndarray, dense: int = 0) -> Trie:
     """Builds the tree of a catalogue.
 
     Args:
       codes: uint8[N + 1, L], row 0 is padding.
+      dense: levels that have tables; a level's takes 4 K bytes a node.
 
     Raises:
       InputError: two items have the same code.
@@ -67,4 +71,12 @@ def build_trie(codes: np.ndarray) -> Trie:
         first.append(jnp.asarray(starts.astype(np.int32)))
         branching.append(int(np.diff(starts).max()))
     item = jnp.asarray((order + 1).astype(np.int32))
-    return Trie(tuple(code), tuple(first), item, tuple(branching))
+    tables = [_table(*of_level) for of_level in zip(code[:dense], first[:dense], strict=True)]
+    return Trie(tuple(code), tuple(first), item, tuple(tables), tuple(branching))
+
+
+def _table(code: jax.Array, first: jax.Array) -> jax.Array:
+    """int32[nodes, K]: the edge of each code, -1 for none."""
+    made = np.full((len(first) - 1, int(code.max()) + 1), -1, np.int32)
+    made[np.repeat(np.arange(len(made)), np.diff(first)), code] = np.arange(len(code))
+    return jnp.asarray(made)

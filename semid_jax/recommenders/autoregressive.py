@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax.data.source import RawDataset
@@ -33,7 +34,7 @@ from semid_jax.recommenders.common import (
 from semid_jax.recommenders.static_ids import static_ids_stage
 from semid_jax.train.code_objective import gpt2_losses, tiger_losses
 from semid_jax.train.step import Losses
-from semid_jax.types import InputError, ItemFeatures
+from semid_jax.types import InputError, Interactions, ItemFeatures
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +82,31 @@ def run(
     Raises:
       InputError: windows that this model cannot be trained on.
     """
+    generator = prepare(config, workdir, raw, features)
+    return train_and_evaluate(config, workdir, generator.reads, generator.made)
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeGenerator:
+    """A generator of codes, ready to be trained.
+
+    Attributes:
+      model: `Gpt2` or `Tiger`.
+      table: uint8[N + 1, L], codes of all items, each its own.
+      reads: histories in IDs.
+      made: how it is trained and evaluated.
+    """
+
+    model: Any
+    table: np.ndarray
+    reads: Interactions
+    made: Prepared
+
+
+def prepare(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> CodeGenerator:
+    """The tokenize stage, and a model as initialised; arguments and errors are those of `run`."""
     kind = MODELS[config.recommender]
     if kind.sliding and not config.train.sliding:
         raise InputError(f"train.sliding: {config.recommender} has one target per window; set True")
@@ -109,4 +135,4 @@ def run(
 
     losses = kind.losses(model, config.seed)
     made = Prepared(params, losses, codes, validate, evaluate, has_ids=True)
-    return train_and_evaluate(config, workdir, reads, made)
+    return CodeGenerator(model, table, reads, made)

@@ -166,6 +166,36 @@ def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path
     return _save(figure, path)
 
 
+def draw_speed(
+    rows: Sequence[Mapping[str, Any]], curve: Sequence[Mapping[str, Any]], path: Path
+) -> Path:
+    """Recall of the exact list against time, a panel for each number of users per call.
+
+    Args:
+      rows: of the benchmark: "decoder", "batch", "p50_ms", "recall@10"; those without recall are
+        left out.
+      curve: points of `inverted` as P grows: "batch", "probes", "p50_ms", "recall@10".
+      path: the PNG.
+    """
+    batches = sorted({row["batch"] for row in rows})
+    figure = _figure(5.2 * len(batches), 4.0)
+    for panel, batch in enumerate(batches, 1):
+        axes = figure.add_subplot(1, len(batches), panel)
+        line = sorted((p for p in curve if p["batch"] == batch), key=lambda p: p["probes"])
+        axes.plot([p["p50_ms"] for p in line], [p["recall@10"] for p in line], color=INK,
+                  linewidth=1.8, marker=".", label="inverted, as P grows", zorder=2)  # fmt: skip
+        shown = [row for row in rows if row["batch"] == batch and row.get("recall@10") is not None]
+        for colour, row in zip(COLOURS, shown, strict=False):
+            axes.plot(row["p50_ms"], row["recall@10"], "o", color=colour, markersize=9,
+                      label=row["decoder"], zorder=3)  # fmt: skip
+        axes.set_xscale("log")
+        axes.set_title(f"{batch} user{'s' * (batch > 1)} per call", fontsize=11)
+        _finish(axes, "ms per call, median (retrieval only)", "Recall@10 of the exact list")
+        axes.margins(x=0.15, y=0.12)
+        axes.legend(frameon=False, fontsize="small", loc="lower right")
+    return _save(figure, path)
+
+
 def draw_list_sizes(sizes: np.ndarray, path: Path) -> Path:
     """How evenly the items fill the cells.
 

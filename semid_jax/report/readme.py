@@ -29,20 +29,25 @@ from semid_jax.types import InputError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 METRICS = ("ndcg@10", "recall@10", "ndcg@5", "recall@5")
-_SPEED_COLUMNS = (
+SPEED_COLUMNS = (
     Column("decoder"),
     Column("n_items", "items"),
     Column("batch"),
     Column("p50_ms", "p50 ms", digits=2),
     Column("p95_ms", "p95 ms", digits=2),
+    Column("ratio", "faster than exact", digits=2),
+    Column("slower", "slower than trunk + inverted", digits=1),
     Column("recall@10", "Recall@10 of exact", digits=3),
+    Column("ndcg@10", "NDCG@10"),
+    Column("search_loss", "lost to exact", percent=True),
     Column("items_scored", "items scored", digits=0),
     Column("bytes_touched", "bytes touched", digits=0),
+    Column("floor_ms", "floor ms", digits=2),
+    Column("over_floor", "x floor", digits=1),
     Column("peak_mib", "peak MiB", digits=0),
+    Column("compile_s", "compile s", digits=1),
     Column("build_s", "build s", digits=1),
 )
-
-
 UPDATE_COLUMNS = (
     Column("work"),
     Column("n_items", "items"),
@@ -131,7 +136,7 @@ def results_markdown(results: Path) -> str:
         parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
     for speed in load_speed(results):
         parts.append(f"### decoding speed: {speed['machine']}")
-        columns = shown_columns(_SPEED_COLUMNS, speed["rows"])
+        columns = shown_columns(SPEED_COLUMNS, speed["rows"])
         parts.append(markdown_table(speed["rows"], columns))
     for speed in load_speed(results, UPDATES):
         parts.append("### update speed")

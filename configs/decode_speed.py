@@ -1,0 +1,82 @@
+"""All decoders on one axis: times, recall, floors, on a catalogue of a million items.
+
+    python -m semid_jax.launch --config=configs/decode_speed.py          # hours on two cores
+    python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
+    python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
+
+Beauty with new items drawn around the real ones (`semid_jax/data/expansion.py`); the generator is
+trained on the expanded histories first. The table goes to WORKDIR/results/decode_speed.json; put
+it into results/decode_speed/<machine>.json to keep it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from semid_jax.benchmarks.decode_speed import DecodeSpeedConfig
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.models.hdnag import GeneratorConfig
+from semid_jax.models.hdnag_losses import LossConfig
+from semid_jax.models.pmat import PmatConfig
+from semid_jax.presets import Preset, make_config
+from semid_jax.quantize.config import QuantizeConfig
+from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
+
+MILLION: Preset = {
+    "data": {"name": "amazon_2014", "category": "Beauty", "expand": 1_000_000},
+    "tokenizer": {"archetypes": 1},
+    "model": {"dense": "none", "dropout": 0.5},
+    "train": {
+        "epochs": 12,
+        "max_length": 20,
+        "group": 128,
+        "buckets": (3, 5, 8, 12, 20),
+        "split_share": 0.0,
+        "lr": 3e-3,
+        "weight_decay": 0.3,
+        "evaluate_users": 2000,
+        "evaluate_every": 3,
+    },
+    "decode": {"k": 10, "loss": 0.01},
+}
+PRESETS: dict[str, Preset] = {
+    "million": MILLION,
+    "quick": {
+        **MILLION,
+        "data": {**MILLION["data"], "expand": 100_000},
+        "train": {**MILLION["train"], "epochs": 2, "evaluate_every": 2},
+        "benchmark": {"users": 1024, "seconds": 1.0, "lengths": (4,), "epochs": 1, "beams": (20,)},
+    },
+    "tiny": {
+        "data": {"name": "synthetic", "expand": 300},
+        "synthetic": {"users": 120, "items": 200, "topics": 6},
+        "tokenizer": {"archetypes": 1, "steps": 20, "width": 32, "candidates": 128},
+        "quantize": {"digits": 4, "codewords": 16, "iterations": 3, "rotation_iterations": 1},
+        "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
+        "train": {"epochs": 1, "batch_size": 32, "group": 8, "buckets": (50,)},
+        "decode": {"k": 10, "loss": 0.01},
+        "benchmark": {
+            "batches": (1, 4),
+            "users": 40,
+            "seconds": 0.05,
+            "lengths": (4,),
+            "epochs": 1,
+            "beams": (10,),
+        },
+    },
+}
+SECTIONS: Mapping[str, Callable[..., Any]] = {
+    "tokenizer": PmatConfig,
+    "quantize": QuantizeConfig,
+    "model": GeneratorConfig,
+    "loss": LossConfig,
+    "decode": DecodeConfig,
+    "benchmark": DecodeSpeedConfig,
+    **TOKENIZERS,
+}
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    """The configuration of a preset, see `make_config`."""
+    return make_config(arg, PRESETS, "decode_speed", SECTIONS)

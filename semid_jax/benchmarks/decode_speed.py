@@ -1,0 +1,304 @@
+"""All decoders on one axis: how long a ranked list takes, and what it is worth.
+
+One trained model, one process, one machine; every decoder is warm when it is timed. Accuracy is
+told beside each time, on held-out users of the test split, under S1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from semid_jax import artifacts, disk, provenance
+from semid_jax.benchmarks.autoregressive import autoregressive_rows
+from semid_jax.benchmarks.decoders import Decoder, check_methods, inverted, make_decoders
+from semid_jax.benchmarks.machine import Rates, measure, trunk_work
+from semid_jax.benchmarks.timing import time_calls, time_compiled, times
+from semid_jax.data.source import RawDataset
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.index import Index
+from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.eval.model import ReadSide, hdnag_queries, user_query
+from semid_jax.eval.ranking import target_ranks
+from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.searching import Queries, overlap, run_search, some_vectors
+from semid_jax.eval.users import Lists, mean_metrics
+from semid_jax.models.fusion import ItemViews
+from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig
+from semid_jax.recommenders.common import release, section
+from semid_jax.recommenders.hdnag import index_stage, probes_stage, tokenize_stage, train_stage
+from semid_jax.report.figures import draw_speed
+from semid_jax.report.readme import SPEED_COLUMNS
+from semid_jax.report.tables import shown_columns, text_table
+from semid_jax.types import ItemFeatures
+
+SAMPLE_SEED = 0  # of the users: the same in every run
+WHOLE = "trunk + inverted"
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of P: the curve of `inverted`
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeSpeedConfig:
+    """The benchmark.
+
+    Attributes:
+      methods: decoders of the parallel model; `exact` and `inverted` are always among them.
+      batches: users per call.
+      users: of the test split, for recall and accuracy; 0 for all.
+      seconds: of timed calls, for each number.
+      lengths: codes of an item for the autoregressive rows; 0 stands for the model's own length, ()
+        leaves them out.
+      epochs: that each of those is trained.
+      beams: the best on validation is taken.
+    """
+
+    methods: tuple[str, ...] = ("exact", "exact_matmul", "inverted", "pruned", "scann")
+    batches: tuple[int, ...] = (1, 256)
+    users: int = 4096
+    seconds: float = 3.0
+    lengths: tuple[int, ...] = (4, 0)
+    epochs: int = 4
+    beams: tuple[int, ...] = (10, 20, 50)
+
+
+@dataclasses.dataclass(frozen=True)
+class Served:
+    """A trained model and the users it serves.
+
+    Attributes:
+      generator: module.
+      params: best on validation.
+      known: views of the catalogue, centroids of its codebook.
+      index: with the model's tables.
+      side: held-out users.
+      queries: of all of them.
+      probes: P, chosen on validation.
+    """
+
+    generator: Generator
+    params: Any
+    known: tuple[ItemViews, Centroids]
+    index: Index
+    side: ReadSide
+    queries: Queries
+    probes: int
+
+    def some_queries(self, batch: int, count: int) -> list[Any]:
+        """A few batches of users from all over."""
+        rows = np.resize(
+            np.linspace(0, len(self.side) - 1, batch * count, dtype=int), batch * count
+        )
+        part = self.side.take(np.sort(rows))
+        made = hdnag_queries(
+            self.generator, self.params, self.index, part, *self.known, batch, shows_bar=False
+        )
+        return [query for query, _, _ in made]
+
+
+def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> None:
+    """Trains, times, prints a table, writes results/decode_speed.json and its figure.
+
+    Args:
+      config: resolved.
+      workdir: where everything goes.
+      raw: data set.
+      features: normalised features.
+
+    Raises:
+      InputError: an unknown method, or a setting of the model.
+    """
+    settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
+    check_methods(settings.methods)
+    methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
+    served = serve(config, workdir, raw, features, settings.users)
+    rates = measure(min(settings.seconds, 1.0))
+    k, vectors = config.decode.k, some_vectors(served.queries)
+    decoders = make_decoders(
+        methods, served.index, served.probes, k, vectors, workdir / "index" / "scann"
+    )
+    index_s = artifacts.read_extra(workdir / "index" / "lists")["seconds"]
+    found = {
+        decoder.name: run_search(
+            served.queries, functools.partial(decoder.run, *decoder.arrays), decoder.name
+        )
+        for decoder in decoders
+    }
+    worth = {name: accuracy(lists, found["exact"], served.side) for name, lists in found.items()}
+    rows: list[dict[str, Any]] = []
+    curve: list[dict[str, Any]] = []
+    for batch in settings.batches:
+        queries = served.some_queries(batch, max(16 // batch, 2))
+        for decoder in decoders:
+            row = time_decoder(decoder, queries, worth[decoder.name], rates, settings.seconds)
+            row["build_s"] = decoder.build_s or (index_s if decoder.name == "inverted" else None)
+            rows.append({"batch": batch, **row, **worth[decoder.name]})
+        rows += [{"batch": batch, **row} for row in end_to_end(served, batch, k, rates, settings)]
+        curve += [{"batch": batch, **point} for point in trace_probes(served, found, queries, k)]
+    own = config.quantize.digits + 1
+    for length in settings.lengths:
+        release()
+        rows += autoregressive_rows(
+            config, workdir, raw, features, length or own, served.side.users, rates
+        )
+    finish(rows, raw.interactions.n_items)
+    write(workdir, config, rows, curve, rates)
+
+
+def serve(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures, users: int
+) -> Served:
+    """The model, by HDNAG's stages, and some held-out users."""
+    tokenizer = tokenize_stage(config, workdir, raw, features)
+    release()
+    sizes = section(config, "model", GeneratorConfig)
+    generator, params, _ = train_stage(config, workdir, raw, tokenizer, sizes)
+    release()
+    index = index_stage(config, workdir, raw, tokenizer, generator, params)
+    decode: DecodeConfig = probes_stage(config, workdir, raw, tokenizer, generator, params, index)
+    width, chosen = config.train.max_length, None
+    if 0 < users < raw.interactions.n_users:
+        rng = np.random.default_rng(SAMPLE_SEED)
+        chosen = np.sort(rng.choice(raw.interactions.n_users, users, replace=False))
+    side, _, _ = read_side(tokenizer, raw.interactions, "test", width, chosen)
+    known = tokenizer.views, tokenizer.centroids
+    queries = hdnag_queries(generator, params, index, side, *known)
+    return Served(generator, params, known, index, side, queries, decode.probes)
+
+
+def accuracy(found: Lists, exact: Lists, side: ReadSide) -> dict[str, float]:
+    """What lists are worth beside those of the exact search."""
+    ndcg, best = (
+        mean_metrics(target_ranks(lists.items, side.targets))["ndcg@10"] for lists in (found, exact)
+    )
+    return {
+        "recall@10": overlap(found.items[:, :10], exact.items[:, :10]),
+        "ndcg@10": ndcg,
+        "search_loss": 1.0 - ndcg / best if best else 0.0,
+        "items_scored": float(found.scored.mean()),
+    }
+
+
+def time_decoder(
+    decoder: Decoder,
+    queries: Sequence[Any],
+    worth: dict[str, float],
+    rates: Rates,
+    seconds: float,
+) -> dict[str, Any]:
+    """Times a decoder on queries that are already made.
+
+    Args:
+      decoder: which.
+      queries: batches of users, taken in turns.
+      worth: of `accuracy`.
+      rates: of the machine.
+      seconds: how long to time.
+    """
+    users = len(queries[0].archetype)
+    work = decoder.work(users, worth["items_scored"])
+    row: dict[str, Any] = {"decoder": decoder.name, "bytes_touched": work.bytes}
+    if decoder.compiles:
+        timing, made = time_compiled(decoder.run, decoder.arrays, queries, seconds)
+        row |= made
+    else:
+        turns = itertools.cycle(queries)
+        timing = time_calls(lambda: decoder.run(*decoder.arrays, next(turns)), seconds)
+    return row | times(timing, rates.floor_ms(work))
+
+
+def end_to_end(
+    served: Served, batch: int, k: int, rates: Rates, settings: DecodeSpeedConfig
+) -> list[dict[str, Any]]:
+    """From a history to a ranked list in one program, and the model's part of it alone."""
+    rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
+    part = served.side.take(np.resize(rows, batch))
+    fields = part.coarse, part.fine, part.history, part.archetype, part.belief
+    of_users = tuple(jnp.asarray(a) for a in fields)
+    arrays = served.params, *served.known, served.index
+
+    def ask(params: Any, views: Any, centroids: Any, index: Index, users: Any) -> Any:
+        return user_query(served.generator, params, views, centroids, index.tables, *users)
+
+    def answer(params: Any, views: Any, centroids: Any, index: Index, users: Any) -> Retrieved:
+        query = ask(params, views, centroids, index, users)
+        return retrieve_inverted(index, query, served.probes, k)
+
+    sizes = served.generator.config
+    positions = batch * part.history.shape[1]
+    work = trunk_work(positions, sizes.width, sizes.layers)
+    made = []
+    for name, program in (("trunk", ask), (WHOLE, answer)):
+        timing, compiled = time_compiled(program, arrays, [of_users], settings.seconds)
+        made.append({"decoder": name, **compiled, **times(timing, rates.floor_ms(work))})
+    return made
+
+
+def trace_probes(
+    served: Served, found: dict[str, Lists], queries: Sequence[Any], k: int
+) -> list[dict[str, Any]]:
+    """Recall against time of `inverted` as P grows."""
+    points = []
+    for factor in FACTORS:
+        probes = min(max(round(served.probes * factor), 1), served.index.n_cells)
+        decoder = inverted(served.index, probes, k)
+        search = functools.partial(decoder.run, *decoder.arrays)
+        worth = accuracy(
+            run_search(served.queries, search, f"{probes} cells"), found["exact"], served.side
+        )
+        timing, _ = time_compiled(decoder.run, decoder.arrays, queries, 0.5)
+        points.append({"probes": probes, "p50_ms": timing.p50_ms, **worth})
+    return points
+
+
+def finish(rows: list[dict[str, Any]], n_items: int) -> None:
+    """Adds what compares a row with others of its batch.
+
+    "ratio": how often `exact` takes its time. "slower", of what goes from histories to lists: how
+    often it takes the time of the trunk and `inverted`.
+    """
+    exact, whole = (
+        {row["batch"]: row["p50_ms"] for row in rows if row["decoder"] == name}
+        for name in ("exact", WHOLE)
+    )
+    for row in rows:
+        row["n_items"] = n_items
+        if row["decoder"] == WHOLE or row["decoder"].startswith("ar_"):
+            row["slower"] = row["p50_ms"] / whole[row["batch"]]
+        elif row["decoder"] != "trunk":
+            row["ratio"] = exact[row["batch"]] / row["p50_ms"]
+
+
+def write(
+    workdir: Path,
+    config: ConfigDict,
+    rows: list[dict[str, Any]],
+    curve: list[dict[str, Any]],
+    rates: Rates,
+) -> None:
+    """The table in the terminal, the numbers as JSON, the figure."""
+    print("\nDecoders, warm, one process; ratios of medians")
+    print(text_table(rows, shown_columns(SPEED_COLUMNS, rows)))
+    made = {
+        "machine": provenance.machine(),
+        "revision": provenance.revision(),
+        "versions": provenance.versions(),
+        "seed": config.seed,
+        "data": config.data.to_dict(),
+        "rates": dataclasses.asdict(rates),
+        "rows": rows,
+        "curve": curve,
+    }
+    folder = workdir / "results"
+    folder.mkdir(parents=True, exist_ok=True)
+    disk.write_json(folder / "decode_speed.json", made)
+    print(folder / "decode_speed.json")
+    print(draw_speed(rows, curve, folder / "decode_speed.png"))

@@ -1,0 +1,138 @@
+"""The decoders of one trained model, as a benchmark sees them: something to call, and its work."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semid_jax.benchmarks.machine import Work
+from semid_jax.decode.exact import retrieve_exact
+from semid_jax.decode.exact_matmul import retrieve_exact_matmul
+from semid_jax.decode.index import Index
+from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.pruned import retrieve_pruned
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.scann_search import ScannSearcher, available
+from semid_jax.decode.sketch import build_sketch
+from semid_jax.types import InputError
+
+NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
+
+
+METHODS = ("exact", "exact_matmul", "inverted", "pruned", "scann")
+
+
+def check_methods(methods: Sequence[str]) -> None:
+    """Refuses a decoder that is not there.
+
+    Raises:
+      InputError: names those that are.
+    """
+    for name in methods:
+        if name not in METHODS:
+            raise InputError(f"benchmark.methods: {name!r} is unknown; use {', '.join(METHODS)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Decoder:
+    """One way to search.
+
+    Attributes:
+      name: as in results.
+      run: (*arrays, query) to what is retrieved.
+      arrays: what it reads; passed as arguments, so that nothing large is compiled in.
+      work: (users of a call, mean entries scored) to what a call must do at least.
+      compiles: False for one that is not JAX.
+      build_s: what it took to build beside the index.
+    """
+
+    name: str
+    run: Callable[..., Retrieved]
+    arrays: tuple[Any, ...]
+    work: Callable[[int, float], Work]
+    compiles: bool = True
+    build_s: float | None = None
+
+
+def make_decoders(
+    methods: Sequence[str],
+    index: Index,
+    probes: int,
+    k: int,
+    vectors: np.ndarray,
+    directory: Path,
+) -> list[Decoder]:
+    """The decoders that are asked for.
+
+    Args:
+      methods: of METHODS; `scann` is left out, and said so, where it is not installed.
+      index: with the model's tables.
+      probes: P of `inverted` and `scann`.
+      k: items returned.
+      vectors: float32[S, F] of some users, that `pruned` is fitted to.
+      directory: for ScaNN's files.
+    """
+    digits, width = index.entry_fine.shape[1], index.tables.coarse.shape[1]
+    width += digits * index.tables.fine.shape[2] + 1
+    entry = digits + NUMBERS
+
+    def scan(users: int, _: float) -> Work:
+        n = index.n_entries
+        return Work(bytes=n * entry, lookups=users * n * (digits + 1))
+
+    def product(users: int, _: float) -> Work:
+        n = index.n_entries
+        return Work(bytes=n * entry, operations=2.0 * users * n * width)
+
+    def lists(users: int, scored: float) -> Work:
+        n = users * scored
+        return Work(bytes=n * (entry + 4), lookups=n * (digits + 1))
+
+    def vector_lists(users: int, scored: float) -> Work:
+        n = users * scored
+        return Work(bytes=4.0 * n * width, operations=2.0 * n * width)
+
+    made = []
+    for name in methods:
+        started = time.perf_counter()
+        if name == "exact":
+            made.append(Decoder(name, functools.partial(retrieve_exact, k=k), (index,), scan))
+        elif name == "exact_matmul":
+            run = functools.partial(retrieve_exact_matmul, k=k)
+            made.append(Decoder(name, run, (index,), product))
+        elif name == "inverted":
+            made.append(inverted(index, probes, k, lists))
+        elif name == "pruned":
+            sketch = build_sketch(index, vectors)
+            built = time.perf_counter() - started
+
+            def bounds(users: int, scored: float, rank: int = sketch.rank) -> Work:
+                n = index.n_entries
+                bound = Work(bytes=4.0 * n * (rank + 1), operations=2.0 * users * n * (rank + 1))
+                return bound + lists(users, scored)
+
+            run = functools.partial(retrieve_pruned, k=k)
+            made.append(Decoder(name, run, (index, sketch), bounds, build_s=built))
+        else:
+            if not available():
+                print("decode_speed: scann is not installed, its row is missing")
+                continue
+            found = ScannSearcher.build(index, directory)
+            built = time.perf_counter() - started
+            run = functools.partial(found.retrieve, probes=probes, k=k)
+            made.append(Decoder(name, run, (), vector_lists, compiles=False, build_s=built))
+    return made
+
+
+def inverted(
+    index: Index, probes: int, k: int, work: Callable[[int, float], Work] | None = None
+) -> Decoder:
+    """`inverted` with so many probes; without `work` where only what it finds is asked."""
+    run = functools.partial(retrieve_inverted, probes=probes, k=k)
+    return Decoder("inverted", run, (index,), work or (lambda users, scored: Work()))

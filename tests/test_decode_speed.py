@@ -1,0 +1,75 @@
+"""The benchmark of decoders: run as its users would, on a tiny world."""
+
+import json
+
+import pytest
+
+from semid_jax import launch
+from semid_jax.benchmarks.decode_speed import finish
+from semid_jax.benchmarks.machine import Rates, Work, trunk_work
+from semid_jax.report.readme import results_markdown
+
+TINY = ["launch", "--config=configs/decode_speed.py:tiny"]
+
+
+def rows_of(workdir):
+    return json.loads((workdir / "results" / "decode_speed.json").read_text())
+
+
+def test_a_floor_is_what_takes_longest():
+    rates = Rates(bytes=1e9, lookups=1e8, operations=1e10)
+    assert rates.floor_ms(Work(bytes=1e6, lookups=3e5, operations=1e7)) == pytest.approx(3.0)
+    assert rates.floor_ms(Work(bytes=1e6) + Work(bytes=3e6)) == pytest.approx(4.0)
+    assert trunk_work(10, 4, 2).operations == 2 * 10 * (4 * 2 * 16 + 2 * 2 * 64)
+
+
+def test_ratios_are_those_of_the_same_batch():
+    times = [("exact", 1, 4.0), ("inverted", 1, 1.0), ("exact", 8, 9.0), ("inverted", 8, 3.0)]
+    times += [("trunk", 1, 2.0), ("trunk + inverted", 1, 2.5), ("trunk + inverted", 8, 5.0)]
+    times += [("ar_static, 4 codes, beam 10", 8, 50.0)]
+    rows = [{"decoder": name, "batch": batch, "p50_ms": ms} for name, batch, ms in times]
+    finish(rows, 77)
+    assert [row.get("ratio") for row in rows] == [1, 4, 1, 3, None, None, None, None]
+    assert [row.get("slower") for row in rows] == [*[None] * 5, 1, 1, 10]
+    assert all(row["n_items"] == 77 for row in rows)
+
+
+def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
+    few = ["--config.benchmark.lengths=()", "--config.benchmark.batches=4,"]
+    few += ["--config.benchmark.methods=exact_matmul,pruned"]
+    assert launch.main([*TINY, *few, f"--workdir={tmp_path / 'run'}"]) == 0
+    made = rows_of(tmp_path / "run")
+    names = ["exact", "exact_matmul", "pruned", "inverted", "trunk", "trunk + inverted"]
+    assert [row["decoder"] for row in made["rows"]] == names
+    assert all(row["n_items"] == 300 and row["batch"] == 4 for row in made["rows"])
+    assert all(row["p50_ms"] > 0 and row["compile_s"] > 0 for row in made["rows"])
+    by_name = {row["decoder"]: row for row in made["rows"]}
+    for name in ("exact", "exact_matmul", "pruned"):
+        assert by_name[name]["recall@10"] == 1.0
+        assert by_name[name]["search_loss"] == 0.0
+    assert by_name["inverted"]["items_scored"] < 300
+    recall = [point["recall@10"] for point in made["curve"]]
+    assert recall == sorted(recall)
+    assert made["curve"][-1]["probes"] > made["curve"][0]["probes"]
+    assert (tmp_path / "run" / "results" / "decode_speed.png").stat().st_size > 1000
+    assert "faster than exact" in capsys.readouterr().out
+    kept = tmp_path / "results" / "decode_speed"
+    kept.mkdir(parents=True)
+    (kept / "laptop.json").write_text(json.dumps(made))
+    assert "| trunk + inverted | 300 | 4 |" in results_markdown(kept.parent)
+
+
+@pytest.mark.slow
+def test_all_decoders_are_timed_beside_autoregressive_ones(tmp_path):
+    assert launch.main([*TINY, f"--workdir={tmp_path / 'run'}"]) == 0
+    rows = rows_of(tmp_path / "run")["rows"]
+    names = {row["decoder"] for row in rows}
+    assert {"ar_static, 4 codes, beam 10", "ar_trie, 4 codes, beam 10", "scann"} <= names
+    assert {row["batch"] for row in rows} == {1, 4}
+    assert all(row["slower"] > 0 for row in rows if row["decoder"].startswith("ar_"))
+
+
+def test_an_unknown_decoder_is_refused(tmp_path, capsys):
+    wrong = "--config.benchmark.methods=exakt,"
+    assert launch.main([*TINY, wrong, f"--workdir={tmp_path / 'run'}"]) == launch.BAD_INPUT
+    assert "'exakt' is unknown" in capsys.readouterr().err
