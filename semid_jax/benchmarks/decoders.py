@@ -17,15 +17,17 @@ from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.pruned import retrieve_pruned
+from semid_jax.decode.recjpqprune import build_code_lists, retrieve_recjpqprune
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.scann_search import ScannSearcher, available
+from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import build_sketch
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
 
 
-METHODS = ("exact", "exact_matmul", "inverted", "pruned", "scann")
+METHODS = ("exact", "exact_matmul", "inverted", "pruned", "recjpqprune", "scann")
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -50,6 +52,7 @@ class Decoder:
       work: (users of a call, mean entries scored) to what a call must do at least.
       compiles: False for one that is not JAX.
       build_s: what it took to build beside the index.
+      most: users of a call; for one that is too slow to be asked for more, or for all users.
     """
 
     name: str
@@ -58,6 +61,11 @@ class Decoder:
     work: Callable[[int, float], Work]
     compiles: bool = True
     build_s: float | None = None
+    most: int | None = None
+
+    def search(self, query: Query) -> Retrieved:
+        """What is retrieved for a batch of users."""
+        return self.run(*self.arrays, query)
 
 
 def make_decoders(
@@ -119,6 +127,11 @@ def make_decoders(
 
             run = functools.partial(retrieve_pruned, k=k)
             made.append(Decoder(name, run, (index, sketch), bounds, build_s=built))
+        elif name == "recjpqprune":
+            of_codes = build_code_lists(index)
+            built = time.perf_counter() - started
+            run = functools.partial(retrieve_recjpqprune, k=k)
+            made.append(Decoder(name, run, (index, of_codes), lists, build_s=built, most=1))
         else:
             if not available():
                 print("decode_speed: scann is not installed, its row is missing")
