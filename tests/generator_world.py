@@ -6,13 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semid_jax.models.codes import Centroids, meaning
 from semid_jax.models.fusion import Archetypes, ItemViews, see
-from semid_jax.models.hdnag import (
-    Centroids,
-    Generator,
-    GeneratorConfig,
-    meaning,
-)
+from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.train.objective import Codes
 
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, condition_rank=3, dropout=0.1)

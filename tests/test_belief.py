@@ -25,8 +25,9 @@ from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.model import user_vectors
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
+from semid_jax.models.codes import Meaning, meaning
 from semid_jax.models.fusion import FAINTEST, ask, fuse
-from semid_jax.models.hdnag import FASTER, Meaning, meaning
+from semid_jax.models.hdnag import FASTER
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.quantize.config import QuantizeConfig

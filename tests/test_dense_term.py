@@ -33,11 +33,7 @@ from semid_jax.eval.calibration import metrics_by_factor, scale_likeness
 from semid_jax.eval.model import dense_items, dense_query
 from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.users import Users, mean_metrics
-from semid_jax.models.hdnag import (
-    FASTER,
-    Generator,
-    interests,
-)
+from semid_jax.models.hdnag import FASTER, Generator, interests
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.train.objective import hdnag_losses
 

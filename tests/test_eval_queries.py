@@ -18,8 +18,9 @@ from semid_jax.eval.model import (
     user_vectors,
     with_model,
 )
+from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import Archetypes, ItemViews
-from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig
+from semid_jax.models.hdnag import Generator, GeneratorConfig
 
 A, N, L, K, C, U, T, Z = 2, 20, 4, 8, 5, 37, 12, 8
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, dense="free")

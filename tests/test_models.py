@@ -20,13 +20,7 @@ from generator_world import (
 from semid_jax.decode.score import Tables, item_vectors
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.encoders import unit
-from semid_jax.models.hdnag import (
-    FASTER,
-    Generator,
-    GeneratorConfig,
-    interests,
-    query_vector,
-)
+from semid_jax.models.hdnag import FASTER, Generator, GeneratorConfig, interests, query_vector
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates

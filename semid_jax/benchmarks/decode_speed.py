@@ -32,8 +32,9 @@ from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries, overlap, run_search, some_vectors
 from semid_jax.eval.users import Lists, mean_metrics
+from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews
-from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig
+from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.recommenders.common import release, section
 from semid_jax.recommenders.hdnag import index_stage, probes_stage, tokenize_stage, train_stage
 from semid_jax.report.figures import draw_speed

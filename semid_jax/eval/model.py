@@ -15,8 +15,9 @@ from semid_jax.decode.rescoring import DenseItems, DenseQuery
 from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
+from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import Archetypes, ItemViews, ask, see
-from semid_jax.models.hdnag import Centroids, Generator, interests, query_vector
+from semid_jax.models.hdnag import Generator, interests, query_vector
 from semid_jax.models.trunk import last_of
 
 

@@ -15,8 +15,9 @@ from semid_jax.decode.inverted import gather_lists
 from semid_jax.decode.score import score_gathered
 from semid_jax.decode.topk import top_k_ties
 from semid_jax.eval.model import ReadSide, user_query
+from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews
-from semid_jax.models.hdnag import Centroids, Generator
+from semid_jax.models.hdnag import Generator
 from semid_jax.profiling import ProfileConfig, trace_phases
 
 

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.chunked import chunk_rows, chunked_loss, chunked_losses
-from semid_jax.models.hdnag import CodeTables, CodeVectors
+from semid_jax.models.codes import CodeTables, CodeVectors
 
 NEVER = 1e9  # subtracted from the score of what must not count
 

@@ -32,7 +32,8 @@ from semid_jax.eval.probing import choose_probes, search_ndcg
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import mean_metrics
-from semid_jax.models.hdnag import Centroids, Generator, GeneratorConfig, meaning
+from semid_jax.models.codes import Centroids, meaning
+from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
 from semid_jax.profiling import ProfileConfig

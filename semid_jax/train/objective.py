@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from semid_jax.models.codes import Centroids, CodeVectors, Meaning, meaning
 from semid_jax.models.fusion import ItemViews, ask, shares
-from semid_jax.models.hdnag import Centroids, CodeVectors, Generator, Meaning, interests, meaning
+from semid_jax.models.hdnag import Generator, interests
 from semid_jax.models.hdnag_losses import (
     NEVER,
     Asked,

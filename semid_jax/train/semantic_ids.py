@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.data.sequences import popularity, split_end, train_items
+from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import (
     Archetypes,
     ItemViews,
@@ -17,7 +18,6 @@ from semid_jax.models.fusion import (
     fuse,
     user_features,
 )
-from semid_jax.models.hdnag import Centroids
 from semid_jax.models.perceiver import NEVER, Latents, simplex
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize.codebook import Codebook
