@@ -74,26 +74,6 @@ def test_arrays_and_back(kind, absolute):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("absolute", [True, False])
-def test_distances_lead_to_the_codes(absolute):
-    book, z = make("hierarchical", absolute), random(20, 8)
-    coarse, fine = books.encode(book, z)
-    to_cells = np.asarray(books.cell_distances(book, z))
-    expected = ((z[:, None] - np.asarray(book.coarse)[None]) ** 2).sum(axis=2)
-    np.testing.assert_allclose(to_cells, expected, atol=1e-4)
-    np.testing.assert_array_equal(to_cells.argmin(axis=1), coarse)
-    to_words = np.asarray(books.codeword_distances(book, z, coarse))
-    assert to_words.shape == (20, 4, 6)
-    np.testing.assert_array_equal(to_words.argmin(axis=2), fine)
-    lost = ((z - np.asarray(books.decode(book, coarse, fine))) ** 2).sum(axis=1)
-    np.testing.assert_allclose(to_words.min(axis=2).sum(axis=1), lost, atol=1e-4)
-
-
-def test_residual_codes_have_no_table_of_distances():
-    with pytest.raises(ValueError, match="needs a hierarchical codebook"):
-        books.codeword_distances(make("residual", False), random(3, 8), np.zeros(3, np.int32))
-
-
 def test_wrong_width_is_refused():
     with pytest.raises(AssertionError, match="shape"):
         books.encode(make("hierarchical", True), random(3, 7))

@@ -5,7 +5,7 @@ import pytest
 
 from semid_jax.quantize import codebook as books
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.quantize.update import update_codes
+from semid_jax.quantize.update import nearest_codes, update_codes
 
 N, T, L, D, MARGIN = 3, 7, 4, 8, 0.3
 
@@ -36,8 +36,12 @@ def test_digits_that_archetypes_share_stay():
     book, _, coarse, fine, mask = world(True)
     now = random(N, T, D, seed=99)
     more = np.concatenate([fine, np.full((N, T, 2), 7, np.uint8)], axis=-1)
-    alone = update_codes(book, now, coarse, fine, mask, MARGIN, 1.0)
-    found = update_codes(book, now, coarse, more, mask, MARGIN, 1.0)
+    alone = update_codes(
+        book, now, nearest_codes(book, now, coarse), coarse, fine, mask, MARGIN, 1.0
+    )
+    found = update_codes(
+        book, now, nearest_codes(book, now, coarse), coarse, more, mask, MARGIN, 1.0
+    )
     np.testing.assert_array_equal(found[0], alone[0])
     np.testing.assert_array_equal(found[1][..., :L], alone[1])
     assert (alone[1] != fine).any()
@@ -93,7 +97,9 @@ def slow_update(book, z, coarse, fine, mask, budget):
 def test_update_agrees_with_a_loop(absolute, budget):
     book, old, coarse, fine, mask = world(absolute)
     z = old + 0.8 * random(N, T, D, seed=9)
-    found = update_codes(book, z, coarse, fine, mask, MARGIN, budget)
+    found = update_codes(
+        book, z, nearest_codes(book, z, coarse), coarse, fine, mask, MARGIN, budget
+    )
     expected = slow_update(book, z, coarse, fine, mask, budget)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(ours)[mask], theirs[mask])
@@ -103,7 +109,7 @@ def test_update_agrees_with_a_loop(absolute, budget):
 @pytest.mark.parametrize("absolute", [True, False])
 def test_unchanged_items_keep_their_codes(absolute):
     book, old, coarse, fine, mask = world(absolute)
-    found = update_codes(book, old, coarse, fine, mask, 0.0, 1.0)
+    found = update_codes(book, old, nearest_codes(book, old, coarse), coarse, fine, mask, 0.0, 1.0)
     np.testing.assert_array_equal(found[0], coarse)
     np.testing.assert_array_equal(found[1], fine)
 
@@ -111,7 +117,9 @@ def test_unchanged_items_keep_their_codes(absolute):
 def test_no_more_than_the_budget_moves():
     book, old, coarse, fine, mask = world(True)
     z = old + random(N, T, D, seed=9)
-    moved_coarse, moved_fine = update_codes(book, z, coarse, fine, mask, 0.0, 0.2)
+    moved_coarse, moved_fine = update_codes(
+        book, z, nearest_codes(book, z, coarse), coarse, fine, mask, 0.0, 0.2
+    )
     moves = (np.asarray(moved_coarse) != coarse).sum(axis=1)
     moves += (np.asarray(moved_fine) != fine).sum(axis=(1, 2))
     assert (moves <= 0.2 * mask.sum(axis=1) * (1 + L)).all()
@@ -121,10 +129,21 @@ def test_no_more_than_the_budget_moves():
 def test_a_users_update_does_not_depend_on_the_batch():
     book, old, coarse, fine, mask = world(True)
     z = old + random(N, T, D, seed=9)
-    together = update_codes(book, z, coarse, fine, mask, MARGIN, 0.2)
+    together = update_codes(
+        book, z, nearest_codes(book, z, coarse), coarse, fine, mask, MARGIN, 0.2
+    )
     for u in range(N):
         one = slice(u, u + 1)
-        alone = update_codes(book, z[one], coarse[one], fine[one], mask[one], MARGIN, 0.2)
+        alone = update_codes(
+            book,
+            z[one],
+            nearest_codes(book, z[one], coarse[one]),
+            coarse[one],
+            fine[one],
+            mask[one],
+            MARGIN,
+            0.2,
+        )
         for ours, theirs in zip(alone, together, strict=True):
             np.testing.assert_array_equal(ours[0], theirs[u])
 
@@ -133,7 +152,9 @@ def test_with_the_whole_budget_and_no_margin_it_is_the_full_re_encode():
     book, old, coarse, fine, _ = world(True)
     z = old + random(N, T, D, seed=9)
     everything = np.ones((N, T), bool)
-    found = update_codes(book, z, coarse, fine, everything, 0.0, 1.0)
+    found = update_codes(
+        book, z, nearest_codes(book, z, coarse), coarse, fine, everything, 0.0, 1.0
+    )
     expected = books.encode(book, z.reshape(-1, D))
     np.testing.assert_array_equal(np.asarray(found[0]).reshape(-1), expected[0])
     np.testing.assert_array_equal(np.asarray(found[1]).reshape(-1, L), expected[1])

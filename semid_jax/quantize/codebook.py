@@ -65,10 +65,24 @@ def encode(codebook: Codebook, z: jax.Array) -> tuple[jax.Array, jax.Array]:
     Returns:
       (coarse int32[n], fine uint8[n, L]).
     """
+    coarse = encode_coarse(codebook, z)
+    return coarse, encode_fine(codebook, z, coarse)
+
+
+@jax.jit
+def encode_coarse(codebook: Codebook, z: jax.Array) -> jax.Array:
+    """The nearest cell of each vector.
+
+    Args:
+      codebook: the codebook.
+      z: f32[n, D].
+
+    Returns:
+      int32[n].
+    """
     z = jnp.asarray(z)
     chex.assert_shape(z, (None, codebook.width))
-    coarse = nearest.nearest_chunked(z[:, None, :], codebook.coarse[None])[0][:, 0]
-    return coarse, encode_fine(codebook, z, coarse)
+    return nearest.nearest_chunked(z[:, None, :], codebook.coarse[None])[0][:, 0]
 
 
 @jax.jit
@@ -119,44 +133,6 @@ def decode(codebook: Codebook, coarse: jax.Array, fine: jax.Array) -> jax.Array:
     else:
         detail = jnp.sum(words, axis=1)
     return detail if codebook.absolute else codebook.coarse[coarse] + detail
-
-
-def cell_distances(codebook: Codebook, z: jax.Array) -> jax.Array:
-    """Squared distances of vectors to all cells (small n: a user's history, not the catalogue).
-
-    Args:
-      codebook: the codebook.
-      z: f32[n, D].
-
-    Returns:
-      f32[n, C].
-    """
-    scores = nearest.half_distances(jnp.asarray(z)[None], codebook.coarse[None])[0].T
-    return jnp.maximum(jnp.sum(z * z, axis=-1, keepdims=True) + 2.0 * scores, 0.0)
-
-
-def codeword_distances(codebook: Codebook, z: jax.Array, coarse: jax.Array) -> jax.Array:
-    """Squared distances of a vector's parts to all codewords of each digit (small n).
-
-    Args:
-      codebook: a "hierarchical" codebook.
-      z: f32[n, D].
-      coarse: int32[n], the cells the vectors are in.
-
-    Returns:
-      f32[n, L, K].
-
-    Raises:
-      ValueError: the codebook is "residual", where a digit depends on those before it.
-    """
-    if codebook.kind != "hierarchical":
-        raise ValueError("codeword_distances needs a hierarchical codebook")
-    z = jnp.asarray(z)
-    left = z if codebook.absolute else z - codebook.coarse[coarse]
-    parts = split(left @ codebook.rotation, codebook.digits).transpose(1, 0, 2)
-    scores = nearest.half_distances(parts, codebook.fine).transpose(2, 0, 1)
-    norms = jnp.sum(parts * parts, axis=-1).T[:, :, None]
-    return jnp.maximum(norms + 2.0 * scores, 0.0)
 
 
 def split(z: jax.Array, digits: int) -> jax.Array:

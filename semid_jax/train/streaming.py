@@ -17,8 +17,8 @@ from flax import serialization, struct, traverse_util
 from semid_jax import artifacts
 from semid_jax.models.fusion import ItemViews, assign_archetype, see
 from semid_jax.models.stream import Perceiver, UserState, absorb_all, first_state
-from semid_jax.quantize.codebook import Codebook
-from semid_jax.quantize.update import update_codes
+from semid_jax.quantize.codebook import Codebook, encode_coarse
+from semid_jax.quantize.update import nearest_codes, update_codes
 from semid_jax.train.readings import make_perceiver
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import InputError
@@ -34,6 +34,7 @@ class Streamer:
       book: codebook.
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
+      cell: int32[A, N + 1], the nearest cells; `coarse` may differ, its lists are balanced.
       threshold: float32[], of drift.
       margin: float32[], hysteresis of an update.
       budget: float32[], of an update.
@@ -45,6 +46,7 @@ class Streamer:
     book: Codebook
     coarse: jax.Array
     fine: jax.Array
+    cell: jax.Array
     threshold: jax.Array
     margin: jax.Array
     budget: jax.Array
@@ -95,12 +97,14 @@ class Events:
 def make_streamer(tokenizer: Tokenizer) -> Streamer:
     """What it takes to keep users of a tokenizer up to date."""
     config = tokenizer.module.config
+    nearest = [encode_coarse(tokenizer.book, z) for z in tokenizer.points]
     return Streamer(
         make_perceiver(tokenizer.frozen),
         tokenizer.views,
         tokenizer.book,
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
+        jnp.stack(nearest),
         jnp.asarray(tokenizer.threshold, jnp.float32),
         jnp.float32(config.margin),
         jnp.float32(config.budget),
@@ -146,10 +150,15 @@ def drifted_codes(
     if streamer.book.kind != "hierarchical":
         now = archetype[:, None]
         return before, (streamer.coarse[now, history], streamer.fine[now, history])
-    z = see(streamer.views, archetype[:, None], history)
+    now, book = archetype[:, None], streamer.book
+    z = see(streamer.views, now, history)
+    if book.absolute:
+        target = streamer.cell[now, history], streamer.fine[now, history][..., : book.digits]
+    else:  # digits that depend on the cell an item was in
+        target = nearest_codes(book, z, before[0])
     movable = earlier & (history > 0)
-    book, margin, budget = streamer.book, streamer.margin, streamer.budget
-    return before, update_codes(book, z, *before, movable, margin, budget)
+    margin, budget = streamer.margin, streamer.budget
+    return before, update_codes(book, z, target, *before, movable, margin, budget)
 
 
 @jax.jit
