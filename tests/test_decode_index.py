@@ -5,10 +5,15 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_world import KINDS, A, C, L, N, World
+from decode_world import KINDS, C, L, N, World
 
-from semid_jax.decode.index import build_index, index_arrays, index_from_arrays, index_report
-from semid_jax.decode.inverted import gather_lists
+from semid_jax.decode.index import (
+    build_index,
+    index_arrays,
+    index_from_arrays,
+    index_report,
+    with_scores,
+)
 from semid_jax.decode.topk import tie_hash
 from semid_jax.types import InputError
 
@@ -50,25 +55,42 @@ def test_lists_hold_each_item_once_in_its_cell_in_hash_order(kind):
             assert (np.asarray(index.entry_mask)[entry_of[got]] >> a & 1).all()
 
 
-def test_probed_lists_are_laid_end_to_end():
-    world = World("half in one cell")
-    index = world.index
-    cells = np.stack([np.random.default_rng(a).permutation(C)[:4] for a in range(A)])
-    archetype = np.arange(A, dtype=np.int32)
-    position, valid = gather_lists(index, jnp.asarray(archetype), jnp.asarray(cells))
-    offsets = np.asarray(index.offsets)
-    for a in range(A):
-        want = [p for c in cells[a] for p in range(offsets[a, c], offsets[a, c + 1])]
-        assert np.asarray(position[a])[np.asarray(valid[a])].tolist() == want
-    sizes = -np.sort(-np.diff(offsets, axis=1), axis=1)
-    assert index.probe_sizes == tuple(sizes.cumsum(axis=1).max(axis=0))
-    assert index.max_list == sizes.max()
+@pytest.mark.parametrize("kind", KINDS)
+def test_blocks_hold_the_lists_digit_by_digit(kind):
+    index = World(kind).index
+    blocks, offsets = index.blocks, np.asarray(index.offsets)
+    for a in range(index.n_archetypes):
+        for c in range(C):
+            own = slice(int(blocks.first[a, c]), int(blocks.first[a, c + 1]))
+            there = np.isfinite(blocks.bias[own])
+            want = np.asarray(index.lists[a, offsets[a, c] : offsets[a, c + 1]])
+            np.testing.assert_array_equal(blocks.entry[own][there], want)
+            assert there.ravel()[: len(want)].all()  # gaps are behind
+            codes = np.asarray(blocks.fine[own]).transpose(0, 2, 1)[there]
+            np.testing.assert_array_equal(codes, np.asarray(index.entry_fine)[want])
+            np.testing.assert_array_equal(
+                np.asarray(blocks.bias[own])[there], np.asarray(index.entry_bias)[want]
+            )
+    assert np.isneginf(blocks.bias[-1]).all()
+    counts = -np.sort(-np.diff(np.asarray(blocks.first), axis=1), axis=1)
+    assert blocks.widths == tuple(counts.cumsum(axis=1).max(axis=0))
+    assert index.max_list == np.diff(offsets, axis=1).max()
+
+
+def test_other_biases_change_the_scores_and_not_the_lists():
+    index = World().index
+    bias = jnp.arange(index.n_entries, dtype=jnp.float32)
+    moved = with_scores(index, index.tables, bias)
+    there = np.isfinite(index.blocks.bias)
+    np.testing.assert_array_equal(moved.blocks.bias[there], index.blocks.entry[there])
+    assert np.isneginf(moved.blocks.bias[~there]).all()
+    np.testing.assert_array_equal(moved.entry_bias, bias)
 
 
 def test_index_comes_back_from_its_arrays():
     index = World().index
     again = index_from_arrays(index_arrays(index))
-    assert again.probe_sizes == index.probe_sizes
+    assert again.blocks.widths == index.blocks.widths
     for name, array in index_arrays(index).items():
         np.testing.assert_array_equal(array, index_arrays(again)[name])
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_world import KINDS, A, B, C, N, World, expect_lists
+from decode_world import KINDS, A, B, C, L, N, World, expect_lists
 
 from semid_jax.decode.exact import cell_masses, exact_rank, retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
@@ -33,6 +33,17 @@ def test_inverted_equals_a_sort_inside_the_best_cells(kind, probes, k):
     found = retrieve_inverted(world.index, world.query, probes, k)
     expect_lists(found, world, scores, k)
     np.testing.assert_array_equal(found.scored, (scores > -np.inf).sum(axis=1))
+
+
+def test_users_searched_for_in_turns_find_the_same(monkeypatch):
+    world = World()
+    together = retrieve_inverted(world.index, world.query, 3, 10)
+    jax.clear_caches()
+    monkeypatch.setattr("semid_jax.decode.inverted.BYTES", 3 * 64 * L * 2)  # two users
+    turns = retrieve_inverted(world.index, world.query, 3, 10)
+    jax.clear_caches()
+    for one, other in zip(jax.tree.leaves(turns), jax.tree.leaves(together), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_inverted_with_all_cells_is_exact():

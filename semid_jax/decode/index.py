@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
+from semid_jax.decode.blocks import Blocks, build_blocks, with_bias
 from semid_jax.decode.score import Tables
 from semid_jax.decode.topk import tie_hash
 from semid_jax.types import InputError
@@ -32,7 +34,7 @@ class Index:
       entry_of: int32[A, N + 1], the entry of an item for an archetype; -1 for item 0.
       lists: int32[A, N], entries of an archetype by cell.
       offsets: int32[A, C + 1]; cell c of archetype a is lists[a, offsets[a, c]:offsets[a, c + 1]].
-      probe_sizes: the most entries that the p + 1 longest lists of an archetype hold, for p < C.
+      blocks: the lists again, as `inverted` reads them.
     """
 
     tables: Tables
@@ -44,7 +46,7 @@ class Index:
     entry_of: jax.Array
     lists: jax.Array
     offsets: jax.Array
-    probe_sizes: tuple[int, ...] = struct.field(pytree_node=False)
+    blocks: Blocks
 
     @property
     def n_entries(self) -> int:
@@ -69,7 +71,7 @@ class Index:
     @property
     def max_list(self) -> int:
         """The longest list of any archetype."""
-        return self.probe_sizes[0]
+        return int(np.diff(np.asarray(self.offsets), axis=1).max())
 
 
 def build_index(coarse: np.ndarray, fine: np.ndarray, bias: np.ndarray, tables: Tables) -> Index:
@@ -126,7 +128,7 @@ def index_arrays(index: Index) -> dict[str, np.ndarray]:
     arrays = {
         name: np.asarray(getattr(index, name))
         for name in index.__dataclass_fields__
-        if name not in ("tables", "probe_sizes")
+        if name not in ("tables", "blocks")
     }
     tables = {"coarse": index.tables.coarse, "fine": index.tables.fine}
     return {**{f"tables/{name}": np.asarray(x) for name, x in tables.items()}, **arrays}
@@ -134,11 +136,17 @@ def index_arrays(index: Index) -> dict[str, np.ndarray]:
 
 def index_from_arrays(arrays: Mapping[str, np.ndarray]) -> Index:
     """The index from the arrays of `index_arrays`, on the default device."""
-    sizes = np.diff(np.asarray(arrays["offsets"]), axis=1)
-    longest = np.cumsum(-np.sort(-sizes, axis=1), axis=1).max(axis=0)
     own = {name: jnp.asarray(x) for name, x in arrays.items() if not name.startswith("tables/")}
     tables = Tables(jnp.asarray(arrays["tables/coarse"]), jnp.asarray(arrays["tables/fine"]))
-    return Index(tables=tables, probe_sizes=tuple(int(x) for x in longest), **own)
+    names = "lists", "offsets", "entry_fine", "entry_bias"
+    blocks = build_blocks(*(np.asarray(arrays[name]) for name in names))
+    return Index(tables=tables, blocks=blocks, **own)
+
+
+def with_scores(index: Index, tables: Tables, bias: jax.Array) -> Index:
+    """The index of the same IDs under other embeddings and biases float32[n]: its lists stay."""
+    blocks = with_bias(index.blocks, bias)
+    return dataclasses.replace(index, tables=tables, entry_bias=bias, blocks=blocks)
 
 
 def index_report(index: Index) -> dict[str, float]:

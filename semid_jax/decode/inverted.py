@@ -6,12 +6,31 @@ import functools
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
+from semid_jax.decode.blocks import SLOTS, Blocks
 from semid_jax.decode.exact import check_query
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.decode.score import Query, score_gathered
+from semid_jax.decode.score import Query
 from semid_jax.decode.topk import top_k_ties
+
+BYTES = 1 << 24  # of codes read at once; more users than that are searched for in turns
+
+
+@struct.dataclass
+class Probed:
+    """The blocks of the probed cells, laid end to end, in a width W that holds any P cells.
+
+    Attributes:
+      block: int32[B, W], numbers of blocks, that of the empty one behind the last.
+      coarse: float32[B, W], the coarse term of the block's cell.
+      entries: int32[B], in all probed lists.
+    """
+
+    block: jax.Array
+    coarse: jax.Array
+    entries: jax.Array
 
 
 @functools.partial(jax.jit, static_argnames=("probes", "k"))
@@ -28,42 +47,88 @@ def retrieve_inverted(index: Index, query: Query, probes: int, k: int) -> Retrie
       items, scores and the number of entries scored.
     """
     check_query(index, query)
-    probes = min(probes, index.n_cells)
-    _, cells = jax.lax.top_k(query.coarse, probes)
-    position, valid = gather_lists(index, query.archetype, cells)
-    entry = index.lists[query.archetype[:, None], position]
-    scores = score_gathered(
-        query, index.entry_coarse[entry], index.entry_fine[entry], index.entry_bias[entry]
-    )
-    scores = jnp.where(valid, scores, -jnp.inf)
-    items, scores = top_k_ties(scores, index.entry_item[entry], k)
-    return Retrieved(items, scores, valid.sum(axis=1, dtype=jnp.int32))
+    B = len(query.archetype)
+    probed = probe(index, query, probes)
+    each = probed.block.shape[1] * SLOTS * index.entry_fine.shape[1]
+    turns = min(-(-B * each // BYTES), B)
+    size = -(-B // turns)
+    of_users = query.fine, probed
+
+    def search(of_users: tuple[jax.Array, Probed]) -> tuple[jax.Array, jax.Array]:
+        fine, probed = of_users
+        scores = score_blocks(fine, probed, read_blocks(index.blocks, probed), index.blocks)
+        return best_of_blocks(index, probed, scores, k)
+
+    if turns == 1:
+        items, scores = search(of_users)
+    else:
+
+        def in_turns(a: jax.Array) -> jax.Array:
+            wide = jnp.pad(a, ((0, -B % size),) + ((0, 0),) * (a.ndim - 1))
+            return wide.reshape(-1, size, *a.shape[1:])
+
+        found = jax.lax.map(search, jax.tree.map(in_turns, of_users))
+        items, scores = jax.tree.map(lambda a: a.reshape(-1, k)[:B], found)
+    return Retrieved(items, scores, probed.entries)
 
 
-def gather_lists(
-    index: Index, archetype: jax.Array, cells: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Lays the lists of the probed cells end to end, in a width that holds any P cells.
+def probe(index: Index, query: Query, probes: int) -> Probed:
+    """Finds the blocks of the P cells with the best coarse logits.
 
     Args:
       index: the catalogue.
-      archetype: int32[B].
-      cells: int32[B, P], distinct.
-
-    Returns:
-      (int32[B, S] positions in `index.lists[archetype]`, bool[B, S] which of them are real), S
-      being the size of the P longest lists.
+      query: B users.
+      probes: P.
     """
-    probes = cells.shape[1]
-    start = index.offsets[archetype[:, None], cells]
-    end = jnp.cumsum(index.offsets[archetype[:, None], cells + 1] - start, axis=1)
-    slot = jnp.arange(max(index.probe_sizes[probes - 1], 1), dtype=jnp.int32)
-    # Slot s lies in the first list that ends behind it.
-    probe = jnp.zeros((cells.shape[0], len(slot)), jnp.int32)
-    for p in range(probes):
-        probe = probe + (slot >= end[:, p, None])
-    inside = jnp.minimum(probe, probes - 1)
+    blocks, probes = index.blocks, min(probes, index.n_cells)
+    coarse, cells = jax.lax.top_k(query.coarse, probes)
+    archetype = query.archetype[:, None]
+    start = blocks.first[archetype, cells]
+    end = jnp.cumsum(blocks.first[archetype, cells + 1] - start, axis=1)
+    place = jnp.arange(max(blocks.widths[probes - 1], 1), dtype=jnp.int32)
+    # Place w lies in the first list that ends behind it.
+    number = jnp.sum(place >= end[:, :, None], axis=1, dtype=jnp.int32)
+    inside = jnp.minimum(number, probes - 1)
     shift = start - jnp.pad(end[:, :-1], ((0, 0), (1, 0)))
-    valid = slot < end[:, -1, None]
-    position = slot + jnp.take_along_axis(shift, inside, axis=1)
-    return jnp.where(valid, position, 0), valid
+    block = place + jnp.take_along_axis(shift, inside, axis=1)
+    block = jnp.where(number < probes, block, len(blocks.entry) - 1)
+    entries = index.offsets[archetype, cells + 1] - index.offsets[archetype, cells]
+    return Probed(block, jnp.take_along_axis(coarse, inside, axis=1), entries.sum(axis=1))
+
+
+def read_blocks(blocks: Blocks, probed: Probed) -> jax.Array:
+    """uint8[B, W, L, S], the codes of all blocks."""
+    # Without the barrier the blocks are read byte by byte, inside the look-ups.
+    read: jax.Array = jax.lax.optimization_barrier(blocks.fine[probed.block])
+    return read
+
+
+def score_blocks(fine: jax.Array, probed: Probed, codes: jax.Array, blocks: Blocks) -> jax.Array:
+    """S1 of every slot, float32[B, W S], -inf where there is no entry.
+
+    The terms are added in the order of `score.score_entries`, so that both give the same float.
+
+    Args:
+      fine: float32[B, L, K], the query's look-up tables.
+      probed: of `probe`.
+      codes: of `read_blocks`.
+      blocks: of the index.
+    """
+    look_up = jax.vmap(lambda table, code: jnp.take(table, code.astype(jnp.int32), mode="clip"))
+    scores = jnp.broadcast_to(probed.coarse[:, :, None], (*probed.block.shape, SLOTS))
+    for j in range(fine.shape[1]):
+        scores = scores + look_up(fine[:, j], codes[:, :, j])
+    scores = scores + blocks.bias[probed.block]
+    return scores.reshape(len(fine), -1)
+
+
+def best_of_blocks(
+    index: Index, probed: Probed, scores: jax.Array, k: int
+) -> tuple[jax.Array, jax.Array]:
+    """The k best slots: items int32[B, k] and scores float32[B, k]."""
+
+    def items_at(position: jax.Array) -> jax.Array:
+        block = jnp.take_along_axis(probed.block, position // SLOTS, axis=1)
+        return index.entry_item[index.blocks.entry[block, position % SLOTS]]
+
+    return top_k_ties(scores, items_at, k)

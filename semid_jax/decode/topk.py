@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 import chex
@@ -38,7 +39,13 @@ def is_ahead(
     return ((scores > target) | tie) & (scores > -jnp.inf)
 
 
-def top_k_ties(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+# Positions int32[B, m] to items int32[B, m].
+ItemsAt = Callable[[jax.Array], jax.Array]
+
+
+def top_k_ties(
+    scores: jax.Array, items: jax.Array | ItemsAt, k: int
+) -> tuple[jax.Array, jax.Array]:
     """The k best items per row by (score, tie hash), exact also where a tie straddles rank k.
 
     The usual case costs one `lax.top_k`. Only where equal scores lie on both sides of rank k, and
@@ -46,22 +53,34 @@ def top_k_ties(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, 
 
     Args:
       scores: float32[B, n], -inf for what must not be returned.
-      items: int32[B, n] or int32[n].
+      items: int32[B, n] or int32[n]; or a function of positions int32[B, m], where it is cheaper to
+        look up those of the best.
       k: items returned; may exceed n.
 
     Returns:
       (int32[B, k], float32[B, k]); 0 and -inf where a row has fewer than k finite scores.
     """
     B, n = scores.shape
-    chex.assert_shape(items, [(n,), (B, n)][items.ndim - 1])
+    at = items if callable(items) else _in_array(items, B, n)
     if k < n:
-        items, scores = _select(scores, items, k)
+        items, scores = _select(scores, at, k)
     else:
-        items = jnp.broadcast_to(items, (B, n))
+        items = at(_all_positions(B, n))
         items = jnp.pad(items, ((0, 0), (0, k - n)))
         scores = jnp.pad(scores, ((0, 0), (0, k - n)), constant_values=-jnp.inf)
     items, scores = _order(scores, items)
     return jnp.where(scores > -jnp.inf, items, 0), scores
+
+
+def _in_array(items: jax.Array, B: int, n: int) -> ItemsAt:
+    chex.assert_shape(items, [(n,), (B, n)][items.ndim - 1])
+    if items.ndim == 1:
+        return lambda position: items[position]
+    return lambda position: jnp.take_along_axis(items, position, axis=1)
+
+
+def _all_positions(B: int, n: int) -> jax.Array:
+    return jnp.broadcast_to(jnp.arange(n), (B, n))
 
 
 def _order(scores: jax.Array, items: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -72,7 +91,7 @@ def _order(scores: jax.Array, items: jax.Array) -> tuple[jax.Array, jax.Array]:
     return items, 0.0 - negative
 
 
-def _select(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def _select(scores: jax.Array, items: ItemsAt, k: int) -> tuple[jax.Array, jax.Array]:
     """The k best per row, k < n, in any order: (items [B, k], scores [B, k])."""
     B, n = scores.shape
     # Without the barrier XLA on CPU merges the slices below into its top-k and, no longer seeing
@@ -80,18 +99,13 @@ def _select(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax
     best, position = jax.lax.optimization_barrier(jax.lax.top_k(scores, k + 1))
     last, beyond = best[:, k - 1], best[:, k]
     straddles = (last == beyond) & (last > -jnp.inf)
-    shared = items.ndim == 1
-
-    def take(position: jax.Array) -> jax.Array:
-        return items[position] if shared else jnp.take_along_axis(items, position, axis=1)
 
     def fast() -> tuple[jax.Array, jax.Array]:
-        return take(position[:, :k]), best[:, :k]
+        return items(position[:, :k]), best[:, :k]
 
     def wrong() -> jax.Array:
         # top_k takes the first of equals, so those left out lie behind the last one taken.
-        hashes = tie_hash(items)
-        hashes = hashes[None] if shared else hashes
+        hashes = tie_hash(items(_all_positions(B, n)))
         tied = scores == last[:, None]
         taken = jnp.arange(n) <= _last_taken(best, position, k)[:, None]
         worst_in = jnp.max(jnp.where(tied & taken, hashes, 0), axis=1)
@@ -99,7 +113,7 @@ def _select(scores: jax.Array, items: jax.Array, k: int) -> tuple[jax.Array, jax
         return jnp.any(straddles & (best_out < worst_in))
 
     def slow() -> tuple[jax.Array, jax.Array]:
-        every, score = _order(scores, jnp.broadcast_to(items, (B, n)))
+        every, score = _order(scores, items(_all_positions(B, n)))
         return every[:, :k], score[:, :k]
 
     is_wrong = jax.lax.cond(jnp.any(straddles), wrong, lambda: jnp.array(False))

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.decode.index import Index
+from semid_jax.decode.index import Index, with_scores
 from semid_jax.decode.rescoring import DenseItems, DenseQuery
 from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
@@ -95,8 +95,7 @@ def with_model(
     tables = generator.apply(params, centroids, method=Generator.tables)
     entries = index.entry_coarse, index.entry_fine, popularity[index.entry_item]
     bias = generator.apply(params, *entries, method=Generator.item_bias)
-    found = Tables(tables.coarse, tables.fine)
-    return dataclasses.replace(index, tables=found, entry_bias=bias)
+    return with_scores(index, Tables(tables.coarse, tables.fine), bias)
 
 
 def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseItems | None:

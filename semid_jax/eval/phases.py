@@ -11,9 +11,7 @@ import numpy as np
 
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index
-from semid_jax.decode.inverted import gather_lists
-from semid_jax.decode.score import score_gathered
-from semid_jax.decode.topk import top_k_ties
+from semid_jax.decode.inverted import best_of_blocks, probe, read_blocks, score_blocks
 from semid_jax.eval.model import ReadSide, user_query
 from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews
@@ -48,32 +46,20 @@ def trace_decoding(
     """
     rows = np.resize(np.arange(len(side)), settings.batch)
     side = side.take(np.sort(rows))
-    probes = min(decode.probes, index.n_cells)
-    coarse = jax.jit(lambda q: jax.lax.top_k(q.coarse, probes)[1])
-
-    @jax.jit
-    def gather(query: Any, cells: jax.Array) -> Any:
-        position, valid = gather_lists(index, query.archetype, cells)
-        entry = index.lists[query.archetype[:, None], position]
-        codes = (index.entry_coarse[entry], index.entry_fine[entry], index.entry_bias[entry])
-        return codes, valid, index.entry_item[entry]
-
-    @jax.jit
-    def fine(query: Any, gathered: Any) -> jax.Array:
-        codes, valid, _ = gathered
-        return jnp.where(valid, score_gathered(query, *codes), -jnp.inf)
-
-    best = jax.jit(lambda scores, items: top_k_ties(scores, items, decode.k))
+    find = jax.jit(lambda query: probe(index, query, decode.probes))
+    read = jax.jit(lambda probed: read_blocks(index.blocks, probed))
+    score = jax.jit(lambda fine, probed, codes: score_blocks(fine, probed, codes, index.blocks))
+    best = jax.jit(lambda probed, scores: best_of_blocks(index, probed, scores, decode.k))
     batch = [
         jnp.asarray(a) for a in (side.coarse, side.fine, side.history, side.archetype, side.belief)
     ]
     return trace_phases(
         [
             ("trunk", lambda r: user_query(generator, params, *known, index.tables, *batch)),
-            ("coarse", lambda r: coarse(r["trunk"])),
-            ("gather", lambda r: gather(r["trunk"], r["coarse"])),
-            ("fine", lambda r: fine(r["trunk"], r["gather"])),
-            ("top_k", lambda r: best(r["fine"], r["gather"][2])),
+            ("coarse", lambda r: find(r["trunk"])),
+            ("gather", lambda r: read(r["coarse"])),
+            ("fine", lambda r: score(r["trunk"].fine, r["coarse"], r["gather"])),
+            ("top_k", lambda r: best(r["coarse"], r["fine"])),
         ],
         {},
         settings.steps,
