@@ -20,7 +20,14 @@ from generator_world import (
 from semid_jax.decode.score import Tables, item_vectors
 from semid_jax.models.dropout import dropout, example_seeds
 from semid_jax.models.encoders import unit
-from semid_jax.models.hdnag import FASTER, Generator, GeneratorConfig, interests, query_vector
+from semid_jax.models.hdnag import (
+    FASTER,
+    Generator,
+    GeneratorConfig,
+    interests,
+    last_interest,
+    query_vector,
+)
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
@@ -87,6 +94,20 @@ def test_the_interest_is_a_fading_mean_of_the_items_so_far():
         weight = [0.7 ** (t - k) for k in range(t + 1)]
         mean = sum(w * z[:, k] for k, w in enumerate(weight)) / sum(weight)
         np.testing.assert_allclose(found[:, t], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_made_of_the_last_item_alone_is_the_same():
+    rng, coarse, fine, generator, params = world()
+    history = rng.integers(1, N + 1, (3, 6))
+    history[1, 2:], history[2, 5:] = 0, 0
+    mask, rows, last = history > 0, np.arange(3), np.array([5, 1, 4])
+    read = code_vectors(generator, params, coarse[0][history], fine[0][history])
+    states = generator.apply(params, read.x, mask, method=Generator.states)
+    found = generator.apply(params, read.x, mask, method=Generator.last)
+    np.testing.assert_allclose(found, states[rows, last], rtol=1e-4, atol=1e-5)
+    z = rng.normal(size=(3, 6, 2, 3)).astype(np.float32)
+    wanted = interests(z, 0.7)[rows, last]
+    np.testing.assert_allclose(last_interest(z, mask, 0.7), wanted, rtol=1e-5, atol=1e-6)
 
 
 def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_keeps_its_mean():

@@ -17,8 +17,7 @@ from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import Archetypes, ItemViews, ask, see
-from semid_jax.models.hdnag import Generator, interests, query_vector
-from semid_jax.models.trunk import last_of
+from semid_jax.models.hdnag import Generator, last_interest, query_vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,17 +140,16 @@ def user_vectors(
     z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
         x = generator.apply(params, coarse, fine, z, history, method=Generator.read)
-        states = generator.apply(params, x, mask, method=Generator.states)
-        state = last_of(states, mask)
+        state = generator.apply(params, x, mask, method=Generator.last)
     with jax.named_scope("heads"):
         if generator.config.belief:
             interest = ask(belief, views.archetypes.alpha[archetype], views.table)
         else:
-            interest = last_of(interests(z, generator.config.fading), mask)
+            interest = last_interest(z, mask, generator.config.fading)
         query = generator.apply(params, centroids, state, interest, method=Generator.query)
         taste = None
         if generator.has_dense:
-            taste = last_of(interests(views.e[history], generator.config.fading), mask)
+            taste = last_interest(views.e[history], mask, generator.config.fading)
     return query_vector(*query), state, taste
 
 

@@ -280,9 +280,17 @@ class Generator(nn.Module):
         Returns:
           float32[B, T, D], the state after each item.
         """
-        vectors = self.config.width**0.5 * vectors * mask[..., None]
-        states: jax.Array = self.trunk(vectors, seeds)
+        states: jax.Array = self.trunk(self._padded(vectors, mask), seeds)
         return states
+
+    def last(self, vectors: jax.Array, mask: jax.Array) -> jax.Array:
+        """float32[B, D], the state after the last item of each history, see `states`."""
+        state: jax.Array = self.trunk.last(self._padded(vectors, mask), mask)
+        return state
+
+    def _padded(self, vectors: jax.Array, mask: jax.Array) -> jax.Array:
+        """What enters the trunk: float32[B, T, D]."""
+        return self.config.width**0.5 * vectors * mask[..., None]
 
     def query(
         self, centroids: Centroids, states: jax.Array, interest: jax.Array
@@ -336,6 +344,23 @@ def interests(vectors: jax.Array, fading: float) -> jax.Array:
     weight = jnp.where(lag >= 0, fading ** jnp.maximum(lag, 0), 0.0)
     weight = weight / jnp.sum(weight, axis=1, keepdims=True)
     return jnp.einsum("tk,bk...->bt...", weight, vectors)
+
+
+def last_interest(vectors: jax.Array, mask: jax.Array, fading: float) -> jax.Array:
+    """The fading mean of whole histories, `interests` at the last item of each.
+
+    Args:
+      vectors: float32[B, T, ...], right padded.
+      mask: bool[B, T], False on padding.
+      fading: what an item counts, relative to the next one.
+
+    Returns:
+      float32[B, ...].
+    """
+    lag = jnp.sum(mask, axis=1)[:, None] - 1 - jnp.arange(mask.shape[1])
+    weight = jnp.where(mask, fading ** jnp.maximum(lag, 0), 0.0)
+    weight = weight / jnp.maximum(jnp.sum(weight, axis=1, keepdims=True), 1e-9)
+    return jnp.einsum("bk,bk...->b...", weight, vectors)
 
 
 def query_vector(coarse: jax.Array, fine: jax.Array) -> jax.Array:

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from semid_jax.models.chunked import chunk_rows, chunked_loss
 from semid_jax.models.encoders import unit
-from semid_jax.models.trunk import Trunk, last_of
+from semid_jax.models.trunk import Trunk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,9 +76,13 @@ class Rpg(nn.Module):
         Returns:
           float32[B, T, D].
         """
+        return self.trunk(self._read(fine, mask), seeds)
+
+    def _read(self, fine: jax.Array, mask: jax.Array) -> jax.Array:
+        """What enters the trunk: float32[B, T, D]."""
         codes = self.codes[jnp.arange(self.digits), fine.astype(jnp.int32)]
         x = jnp.mean(codes, axis=-2) * mask[..., None]
-        return self.trunk(x * (self.config.width * self.digits) ** 0.5, seeds)
+        return x * (self.config.width * self.digits) ** 0.5
 
     def digit_queries(self, states: jax.Array) -> jax.Array:
         """See the function of this name."""
@@ -86,7 +90,7 @@ class Rpg(nn.Module):
 
     def last(self, fine: jax.Array, mask: jax.Array) -> jax.Array:
         """float32[B, D], the state after the last item of each history, see `states`."""
-        return last_of(self.states(fine, mask), mask)
+        return self.trunk.last(self._read(fine, mask), mask)
 
     def __call__(
         self, fine: jax.Array, mask: jax.Array, seeds: jax.Array | None = None

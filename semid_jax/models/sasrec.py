@@ -45,3 +45,7 @@ class SasRec(NextItemModel):
     ) -> jax.Array:
         """See `NextItemModel`."""
         return self.trunk(items[history] * self.config.width**0.5, seeds)
+
+    def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
+        """See `NextItemModel`."""
+        return self.trunk.last(items[history] * self.config.width**0.5, history > 0)

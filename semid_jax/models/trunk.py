@@ -44,6 +44,21 @@ class Block(nn.Module):
         y = self._feed_forward(x)
         return x + dropout(y, seeds, self.dropout, self.site + 2), (k, v)
 
+    def last(self, x: jax.Array, at: jax.Array) -> jax.Array:
+        """Of a causal block in evaluation, one place a row: x float[B, T, D], at int32[B].
+
+        Returns:
+          float[B, D]; the other places give keys and values only, their feed-forward is saved.
+        """
+        rows = jnp.arange(len(at))
+        q, k, v = self._heads(x)
+        logits = jnp.einsum("bhe,bshe->bhs", q[rows, at], k)
+        sees = jnp.arange(x.shape[1]) <= at[:, None]
+        weights = jax.nn.softmax(jnp.where(sees[:, None], logits, -1e9), axis=-1)
+        y = jnp.einsum("bhs,bshe->bhe", weights, v).reshape(len(at), -1)
+        state = x[rows, at] + self.out(y)
+        return state + self._feed_forward(state)
+
     def extend(
         self, x: jax.Array, past: KeyValue, sees: jax.Array, own: KeyValue, at: int
     ) -> tuple[jax.Array, KeyValue]:
@@ -118,6 +133,24 @@ class Trunk(nn.Module):
           needs no mask.
         """
         return self.prefill(x, seeds, mask)[0]
+
+    def last(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+        """The state of a causal trunk after the last item of each history, in evaluation.
+
+        Args:
+          x: float[B, T, D], right padded.
+          mask: bool[B, T], False on padding.
+
+        Returns:
+          float[B, D], row b of `__call__` at its last item.
+        """
+        T = x.shape[1]
+        sees = jnp.tril(jnp.ones((T, T), bool))
+        x = self.input_norm(x + self.positions[:T])
+        for block in self.blocks[:-1]:
+            x, _ = block(x, None, sees)
+        at = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+        return self.output_norm(self.blocks[-1].last(x, at))
 
     def prefill(
         self, x: jax.Array, seeds: jax.Array | None = None, mask: jax.Array | None = None
