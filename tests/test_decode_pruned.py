@@ -37,8 +37,7 @@ def test_no_entry_is_above_its_blocks_bound(kind):
     for rank, chunk in ((2, 40), (10, 10_000)):
         sketch = build_sketch(world.index, fitted, rank, 8)
         bound = np.asarray(block_bounds(sketch, world.query, chunk))
-        entry = np.asarray(sketch.entry).reshape(-1, 8)
-        items = np.asarray(world.index.entry_item)[entry]
+        items = np.asarray(sketch.item)
         mask = np.asarray(sketch.mask).reshape(-1, 8)
         for b, a in enumerate(world.archetype):
             own = (mask >> a) & 1 == 1

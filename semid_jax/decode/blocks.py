@@ -70,3 +70,26 @@ def with_bias(blocks: Blocks, bias: jax.Array) -> Blocks:
     """The same blocks under other biases float32[n] of the entries."""
     there = jnp.isfinite(blocks.bias)
     return dataclasses.replace(blocks, bias=jnp.where(there, bias[blocks.entry], -jnp.inf))
+
+
+def score_slots(fine: jax.Array, coarse: jax.Array, codes: jax.Array, bias: jax.Array) -> jax.Array:
+    """S1 of the slots of blocks, each user's own.
+
+    The terms are added in the order of `score.score_entries`, so that both give the same float.
+
+    Args:
+      fine: float32[B, L, K], the query's look-up tables.
+      coarse: float32[B, W, S], the coarse terms.
+      codes: uint8[B, W, L, S].
+      bias: float32[B, W, S].
+
+    Returns:
+      float32[B, W, S].
+    """
+    # Without the barrier the blocks are read byte by byte, inside the look-ups.
+    codes = jax.lax.optimization_barrier(codes)
+    look_up = jax.vmap(lambda table, code: jnp.take(table, code.astype(jnp.int32), mode="clip"))
+    scores = coarse
+    for j in range(fine.shape[1]):
+        scores = scores + look_up(fine[:, j], codes[:, :, j])
+    return scores + bias

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.decode.blocks import SLOTS, Blocks
+from semid_jax.decode.blocks import SLOTS, Blocks, score_slots
 from semid_jax.decode.exact import check_query
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
@@ -56,7 +56,7 @@ def retrieve_inverted(index: Index, query: Query, probes: int, k: int) -> Retrie
 
     def search(of_users: tuple[jax.Array, Probed]) -> tuple[jax.Array, jax.Array]:
         fine, probed = of_users
-        scores = score_blocks(fine, probed, read_blocks(index.blocks, probed), index.blocks)
+        scores = score_blocks(fine, probed, index.blocks.fine[probed.block], index.blocks)
         return best_of_blocks(index, probed, scores, k)
 
     if turns == 1:
@@ -96,29 +96,17 @@ def probe(index: Index, query: Query, probes: int) -> Probed:
     return Probed(block, jnp.take_along_axis(coarse, inside, axis=1), entries.sum(axis=1))
 
 
-def read_blocks(blocks: Blocks, probed: Probed) -> jax.Array:
-    """uint8[B, W, L, S], the codes of all blocks."""
-    # Without the barrier the blocks are read byte by byte, inside the look-ups.
-    read: jax.Array = jax.lax.optimization_barrier(blocks.fine[probed.block])
-    return read
-
-
 def score_blocks(fine: jax.Array, probed: Probed, codes: jax.Array, blocks: Blocks) -> jax.Array:
     """S1 of every slot, float32[B, W S], -inf where there is no entry.
-
-    The terms are added in the order of `score.score_entries`, so that both give the same float.
 
     Args:
       fine: float32[B, L, K], the query's look-up tables.
       probed: of `probe`.
-      codes: of `read_blocks`.
+      codes: uint8[B, W, L, S], of the probed blocks.
       blocks: of the index.
     """
-    look_up = jax.vmap(lambda table, code: jnp.take(table, code.astype(jnp.int32), mode="clip"))
-    scores = jnp.broadcast_to(probed.coarse[:, :, None], (*probed.block.shape, SLOTS))
-    for j in range(fine.shape[1]):
-        scores = scores + look_up(fine[:, j], codes[:, :, j])
-    scores = scores + blocks.bias[probed.block]
+    coarse = jnp.broadcast_to(probed.coarse[:, :, None], (*probed.block.shape, SLOTS))
+    scores = score_slots(fine, coarse, codes, blocks.bias[probed.block])
     return scores.reshape(len(fine), -1)
 
 

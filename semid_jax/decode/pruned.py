@@ -14,10 +14,11 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from semid_jax.decode.blocks import score_slots
 from semid_jax.decode.exact import check_query, retrieve_exact
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.decode.score import PRECISION, Query, score_gathered
+from semid_jax.decode.score import PRECISION, Query
 from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
 from semid_jax.decode.topk import top_k_ties
 
@@ -26,6 +27,7 @@ PAYS = 0.15  # of the blocks: if more of them survive the bound, everything is s
 # lie in the cache (a million items, two cores: 10 ms against 7 for one user, 496 against 825 for
 # 256).
 LEAST = 16
+FEW = 16  # blocks that are scored first, to know about how good the k-th best is
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk", "blocks", "users"))
@@ -46,7 +48,7 @@ def retrieve_pruned(
       query: B users.
       k: items returned.
       chunk: entries whose bounds are made at once, rounded to whole blocks.
-      blocks: blocks scored at once; those with the best bounds come first.
+      blocks: blocks scored at once, but for the first time; those with the best bounds come first.
       users: of the batch that go on together until none of them has a block left.
 
     Returns:
@@ -59,13 +61,14 @@ def retrieve_pruned(
         return retrieve_exact(index, query, k)
     bound = block_bounds(sketch, query, chunk, index.n_archetypes > 1)
     blocks = min(blocks, bound.shape[1])
-    search = functools.partial(_descend, index, sketch, k=k, blocks=blocks)
+    search = functools.partial(_descend, sketch, k=k, blocks=blocks)
     nothing = (
         jnp.zeros((B, k), jnp.int32),
         jnp.full((B, k), -jnp.inf, jnp.float32),
         jnp.zeros(B, jnp.int32),
     )
-    first, left = _score_best(index, sketch, query, nothing, bound, k, blocks)
+    few = min(FEW + -(-2 * k // sketch.block), blocks)
+    first, left = _score_best(sketch, query, nothing, bound, k, few)
     share = jnp.mean((left >= first[1][:, -1:]) & (left > NEVER / 2))
 
     def prune() -> Retrieved:
@@ -137,7 +140,6 @@ Best = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def _score_best(
-    index: Index,
     sketch: Sketch,
     query: Query,
     best: Best,
@@ -149,24 +151,28 @@ def _score_best(
     items, scores, scored = best
     B = len(left)
     bound, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
-    place = (which[..., None] * sketch.block + jnp.arange(sketch.block)).reshape(B, -1)
-    entry = sketch.entry[place]
-    own = jnp.right_shift(sketch.mask[place], query.archetype.astype(jnp.uint32)[:, None])
-    wanted = jnp.repeat(bound >= scores[:, -1:], sketch.block, axis=1) & ((own & 1) == 1)
-    codes = index.entry_coarse[entry], index.entry_fine[entry], index.entry_bias[entry]
-    made = jnp.where(wanted, score_gathered(query, *codes), -jnp.inf)
-    here = top_k_ties(made, index.entry_item[entry], k)
+    own = sketch.mask.reshape(-1, sketch.block)[which]
+    own = jnp.right_shift(own, query.archetype.astype(jnp.uint32)[:, None, None])
+    wanted = (bound >= scores[:, -1:])[:, :, None] & ((own & 1) == 1)
+    coarse = jax.vmap(lambda table, cell: table[cell])(query.coarse, sketch.coarse[which])
+    made = score_slots(query.fine, coarse, sketch.fine[which], sketch.bias[which])
+    made = jnp.where(wanted, made, -jnp.inf).reshape(B, -1)
+
+    def item_at(position: jax.Array) -> jax.Array:
+        block = jnp.take_along_axis(which, position // sketch.block, axis=1)
+        return sketch.item[block, position % sketch.block]
+
+    here = top_k_ties(made, item_at, k)
     items, scores = top_k_ties(
         jnp.concatenate([scores, here[1]], axis=1),
         jnp.concatenate([items, here[0]], axis=1),
         k,
     )
     left = left.at[jnp.arange(B)[:, None], which].set(NEVER)
-    return (items, scores, scored + wanted.sum(axis=1, dtype=jnp.int32)), left
+    return (items, scores, scored + wanted.sum(axis=(1, 2), dtype=jnp.int32)), left
 
 
 def _descend(
-    index: Index,
     sketch: Sketch,
     query: Query,
     best: Best,
@@ -182,7 +188,7 @@ def _descend(
         return jnp.any((largest >= scores[:, -1]) & (largest > NEVER / 2))
 
     def step(carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
-        return _score_best(index, sketch, query, *carry, k=k, blocks=blocks)
+        return _score_best(sketch, query, *carry, k=k, blocks=blocks)
 
     found: Best = jax.lax.while_loop(unfinished, step, (best, left))[0]
     return found

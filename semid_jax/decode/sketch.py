@@ -37,16 +37,22 @@ class Sketch:
 
     Attributes:
       vector: float32[r + 1, n'], v_r and below it |v_rest|, entries on the last axis.
-      entry: int32[n'], numbers of the entries; 0 behind the last.
+      item: int32[n' / S, S], the entries' items; 0 behind the last.
+      coarse: int32[n' / S, S], their cells.
+      fine: uint8[n' / S, L, S], their Fine-IDs, digit by digit as in `blocks`.
+      bias: float32[n' / S, S]; -inf behind the last.
       mask: uint32[n'], bit a is set where archetype a has the entry; 0 behind the last.
       mean: float32[F].
       transform: float32[F, F], T^-1, of which the first r columns are the sketch's.
       longest: float32[], the largest |T (v - mean)|.
-      block: entries of a block.
+      block: S, entries of a block.
     """
 
     vector: jax.Array
-    entry: jax.Array
+    item: jax.Array
+    coarse: jax.Array
+    fine: jax.Array
+    bias: jax.Array
     mask: jax.Array
     mean: jax.Array
     transform: jax.Array
@@ -84,11 +90,19 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
         whole[rows] = np.linalg.norm(made.astype(np.float64), axis=1)
     order = kd_order(short[:, :rank], np.asarray(index.entry_coarse), block)
     padding = -n % block
-    mask = np.pad(np.asarray(index.entry_mask)[order], (0, padding))
+
+    def in_order(a: jax.Array, blank: float = 0) -> np.ndarray:
+        return np.pad(np.asarray(a)[order], (0, padding), constant_values=blank)
+
+    fine = np.pad(np.asarray(index.entry_fine)[order], ((0, padding), (0, 0)))
+    fine = fine.reshape(-1, block, fine.shape[1]).transpose(0, 2, 1)
     return Sketch(
         vector=jnp.asarray(np.pad(short[order].T, ((0, 0), (0, padding)))),
-        entry=jnp.asarray(np.pad(order, (0, padding)).astype(np.int32)),
-        mask=jnp.asarray(mask),
+        item=jnp.asarray(in_order(index.entry_item).reshape(-1, block)),
+        coarse=jnp.asarray(in_order(index.entry_coarse).reshape(-1, block)),
+        fine=jnp.asarray(np.ascontiguousarray(fine)),
+        bias=jnp.asarray(in_order(index.entry_bias, -np.inf).reshape(-1, block)),
+        mask=jnp.asarray(in_order(index.entry_mask)),
         mean=jnp.asarray(mean, jnp.float32),
         transform=jnp.asarray(to_query, jnp.float32),
         longest=jnp.asarray(whole.max(), jnp.float32),

@@ -11,7 +11,7 @@ import numpy as np
 
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index
-from semid_jax.decode.inverted import best_of_blocks, probe, read_blocks, score_blocks
+from semid_jax.decode.inverted import best_of_blocks, probe, score_blocks
 from semid_jax.eval.model import ReadSide, user_query
 from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews
@@ -47,7 +47,7 @@ def trace_decoding(
     rows = np.resize(np.arange(len(side)), settings.batch)
     side = side.take(np.sort(rows))
     find = jax.jit(lambda query: probe(index, query, decode.probes))
-    read = jax.jit(lambda probed: read_blocks(index.blocks, probed))
+    read = jax.jit(lambda probed: index.blocks.fine[probed.block])
     score = jax.jit(lambda fine, probed, codes: score_blocks(fine, probed, codes, index.blocks))
     best = jax.jit(lambda probed, scores: best_of_blocks(index, probed, scores, decode.k))
     batch = [
