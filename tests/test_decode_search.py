@@ -10,7 +10,7 @@ from decode_world import KINDS, A, B, C, L, N, World, expect_lists
 
 from semid_jax.decode.exact import cell_masses, exact_rank, retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
-from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.inverted import BYTES, retrieve_inverted
 from semid_jax.decode.score import item_vectors, make_query, score_entries, score_gathered
 
 
@@ -39,7 +39,7 @@ def test_users_searched_for_in_turns_find_the_same(monkeypatch):
     world = World()
     together = retrieve_inverted(world.index, world.query, 3, 10)
     jax.clear_caches()
-    monkeypatch.setattr("semid_jax.decode.inverted.BYTES", 3 * 64 * L * 2)  # two users
+    monkeypatch.setitem(BYTES, "cpu", 3 * 64 * L * 2)  # two users
     turns = retrieve_inverted(world.index, world.query, 3, 10)
     jax.clear_caches()
     for one, other in zip(jax.tree.leaves(turns), jax.tree.leaves(together), strict=True):

@@ -15,7 +15,8 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.topk import top_k_ties
 
-BYTES = 1 << 24  # of codes read at once; more users than that are searched for in turns
+# Of codes read at once, more users being searched for in turns: a CPU keeps them in its cache.
+BYTES = {"cpu": 1 << 24, "other": 1 << 30}
 
 
 @struct.dataclass
@@ -50,7 +51,8 @@ def retrieve_inverted(index: Index, query: Query, probes: int, k: int) -> Retrie
     B = len(query.archetype)
     probed = probe(index, query, probes)
     each = probed.block.shape[1] * SLOTS * index.entry_fine.shape[1]
-    turns = min(-(-B * each // BYTES), B)
+    most = BYTES.get(jax.default_backend(), BYTES["other"])
+    turns = min(-(-B * each // most), B)
     size = -(-B // turns)
     of_users = query.fine, probed
 
