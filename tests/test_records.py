@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from semid_jax import artifacts
 from semid_jax.eval.evaluation import Evaluation
-from semid_jax.eval.store import write_evaluation
+from semid_jax.eval.store import KIND, read_evaluation, write_evaluation
 from semid_jax.eval.users import Lists, Users
 from semid_jax.report import keep, readme
 from semid_jax.report.metrics import write_metrics
@@ -80,6 +81,18 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
     assert record_of(workdir, "road").model == "gru4rec_features"
     write_metrics(workdir / "results" / "metrics.json", {"test.ndcg@10": 0.2})
     assert keep.main(arguments) == 2
+
+
+def test_an_evaluation_of_an_older_revision_is_refused_by_name(tmp_path):
+    side = Users(np.array([0]), np.ones((1, 2), np.int32), np.array([5], np.int32))
+    lists = Lists(np.ones((1, 2), np.int32), np.zeros((1, 2), np.float32), np.ones(1, np.int32))
+    place = tmp_path / "evaluation"
+    write_evaluation(place, Evaluation({}, side, lists), {}, {}, 1.0)
+    arrays, manifest = artifacts.read(place, KIND)
+    del arrays["side/targets"]
+    artifacts.write(place, KIND, arrays, {}, {}, manifest["extra"])
+    with pytest.raises(InputError, match="of an older revision, lacks targets"):
+        read_evaluation(place)
 
 
 def test_records_that_are_none_are_named(tmp_path):

@@ -11,6 +11,7 @@ from semid_jax import artifacts
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.model import ReadSide
 from semid_jax.eval.users import Lists, Users
+from semid_jax.types import InputError
 
 KIND = "evaluation"
 
@@ -50,11 +51,17 @@ def read_evaluation(directory: Path) -> Evaluation:
     """Reads what `write_evaluation` wrote.
 
     Raises:
-      InputError: it is missing or torn.
+      InputError: it is missing, torn, or was written before something was added to it.
     """
     arrays, manifest = artifacts.read(directory, KIND)
     extra = manifest["extra"]
     kind = ReadSide if "side/coarse" in arrays else Users
+    lacking = [f.name for f in dataclasses.fields(kind) if f"side/{f.name}" not in arrays]
+    if lacking:
+        raise InputError(
+            f"{directory}: of an older revision, lacks {', '.join(lacking)}; use the revision that "
+            "its run's config.json names, or run again"
+        )
     side = kind(**{f.name: arrays[f"side/{f.name}"] for f in dataclasses.fields(kind)})
     lists = Lists(
         arrays["lists/items"],
