@@ -51,7 +51,7 @@ class Decoder:
       arrays: what it reads; passed as arguments, so that nothing large is compiled in.
       work: (users of a call, mean entries scored) to what a call must do at least.
       compiles: False for one that is not JAX.
-      build_s: what it took to build beside the index.
+      build_s: what it took to build beside codes and lists.
       most: users of a call; for one that is too slow to be asked for more, or for all users.
     """
 
