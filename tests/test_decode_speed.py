@@ -34,6 +34,7 @@ def test_ratios_are_those_of_the_same_batch():
     assert all(row["n_items"] == 77 for row in rows)
 
 
+@pytest.mark.slow
 def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     few = ["--config.benchmark.lengths=()", "--config.benchmark.batches=4,"]
     few += ["--config.benchmark.methods=exact_matmul,pruned"]

@@ -160,8 +160,15 @@ def test_a_normalised_score_has_no_dense_term():
         GeneratorConfig(normalised=True, dense="free")
 
 
-@pytest.mark.parametrize("dense", ["none", "free"])
-@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+@pytest.mark.parametrize(
+    ("mode", "dense"),
+    [
+        ("pmap", "free"),
+        ("shard_map", "none"),
+        pytest.param("pmap", "none", marks=pytest.mark.slow),
+        pytest.param("shard_map", "free", marks=pytest.mark.slow),
+    ],
+)
 def test_two_devices_train_as_one(mode, dense):
     rng, coarse, fine, generator, params = world(dense=dense)
     optimiser = optax.sgd(0.1)
