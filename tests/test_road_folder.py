@@ -61,7 +61,7 @@ def launch(folder, workdir, *more):
 
 
 def test_own_data_end_with_lists_of_original_ids(folder, tmp_path):
-    done = launch(folder, tmp_path / "run")
+    done = launch(folder, tmp_path / "run", "--config.decode.methods=inverted,pruned,exact")
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
     for said in ("81 users", "1 duplicate", "1 users too short", "1 items without image"):
@@ -74,7 +74,7 @@ def test_own_data_end_with_lists_of_original_ids(folder, tmp_path):
     notes = artifacts.read_extra(tmp_path / "run" / "probes")
     metrics = json.loads((tmp_path / "run" / "results" / "metrics.json").read_text())
     assert metrics["search"]["probes"] == notes["probes"]
-    assert notes["losses"][str(notes["probes"])] <= 0.005
+    assert notes["losses"][str(notes["probes"])]["upper"] <= 0.005
     assert f"probes: {notes['probes']} of " in done.stdout
     stories = json.loads((tmp_path / "run" / "results" / "users.json").read_text())
     assert stories[0]["recommendations"][0]["title"].startswith("Item ")

@@ -135,7 +135,9 @@ def launch(model, workdir, *options):
     [
         ("sasrec", "SASRec", ["--config.model.features=True"]),
         ("gru4rec", "GRU4Rec", ["--config.model.features=True"]),
-        ("bert4rec", "BERT4Rec", ["--config.model.features=True"]),
+        pytest.param(
+            "bert4rec", "BERT4Rec", ["--config.model.features=True"], marks=pytest.mark.slow
+        ),
         ("rpg", "RPG", []),
         ("gpt2", "GPT2", []),
         ("tiger", "TIGER", []),

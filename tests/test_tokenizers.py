@@ -270,7 +270,10 @@ def test_vectors_of_any_width_become_those_of_the_generator():
     )
 
 
-@pytest.mark.parametrize("config", ["fusid.py:hdnag:tiny", "pctx.py:gpt2:tiny"])
+@pytest.mark.parametrize(
+    "config",
+    [pytest.param("fusid.py:hdnag:tiny", marks=pytest.mark.slow), "pctx.py:gpt2:tiny"],
+)
 def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
     arguments = ["launch", f"--config=configs/tokenizers/{config}", f"--workdir={tmp_path / 'w'}"]
     name = config.split(".")[0]

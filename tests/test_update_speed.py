@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 
 from semid_jax import launch
 from semid_jax.benchmarks.timing import time_calls
@@ -19,6 +20,7 @@ def test_every_call_but_the_first_is_timed():
     assert timing.first_s >= 0
 
 
+@pytest.mark.slow
 def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     arguments = ["launch", "--config=configs/update_speed.py:tiny", f"--workdir={tmp_path / 'run'}"]
     assert launch.main(arguments) == 0
