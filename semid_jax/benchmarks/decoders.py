@@ -100,11 +100,13 @@ def make_decoders(
 
     def lists(users: int, scored: float) -> Work:
         n = users * scored
-        return Work(bytes=n * (entry + 4), lookups=n * (digits + 1))
+        read = min(n, index.n_entries)  # what several users probe may stay in the cache
+        return Work(bytes=read * (entry + 4), lookups=n * (digits + 1))
 
     def vector_lists(users: int, scored: float) -> Work:
         n = users * scored
-        return Work(bytes=4.0 * n * width, operations=2.0 * n * width)
+        read = min(n, index.n_entries)
+        return Work(bytes=4.0 * read * width, operations=2.0 * n * width)
 
     made = []
     for name in methods:

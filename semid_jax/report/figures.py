@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from semid_jax.disk import whole_file
 
@@ -178,17 +179,22 @@ def draw_speed(
       path: the PNG.
     """
     batches = sorted({row["batch"] for row in rows})
+    worth = [row for row in rows if row.get("recall@10") is not None]
+    names = dict.fromkeys(row["decoder"] for row in worth)
+    colours = dict(zip(names, COLOURS, strict=False))
     figure = _figure(5.2 * len(batches), 4.0)
     for panel, batch in enumerate(batches, 1):
         axes = figure.add_subplot(1, len(batches), panel)
         line = sorted((p for p in curve if p["batch"] == batch), key=lambda p: p["probes"])
         axes.plot([p["p50_ms"] for p in line], [p["recall@10"] for p in line], color=INK,
                   linewidth=1.8, marker=".", label="inverted, as P grows", zorder=2)  # fmt: skip
-        shown = [row for row in rows if row["batch"] == batch and row.get("recall@10") is not None]
-        for colour, row in zip(COLOURS, shown, strict=False):
-            axes.plot(row["p50_ms"], row["recall@10"], "o", color=colour, markersize=9,
-                      label=row["decoder"], zorder=3)  # fmt: skip
+        for row in (row for row in worth if row["batch"] == batch):
+            axes.plot(row["p50_ms"], row["recall@10"], "o", color=colours[row["decoder"]],
+                      markersize=9, label=row["decoder"], zorder=3)  # fmt: skip
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_title(f"{batch} user{'s' * (batch > 1)} per call", fontsize=11)
         _finish(axes, "ms per call, median (retrieval only)", "Recall@10 of the exact list")
         axes.margins(x=0.15, y=0.12)
