@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,13 @@ from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.fit import fit
 from semid_jax.recommenders.common import release, section
-from semid_jax.recommenders.hdnag import index_stage, probes_stage, tokenize_stage, train_stage
+from semid_jax.recommenders.hdnag import (
+    check_settings,
+    index_stage,
+    probes_stage,
+    tokenize_stage,
+    train_stage,
+)
 from semid_jax.report.figures import draw_speed
 from semid_jax.report.readme import SPEED_COLUMNS
 from semid_jax.report.tables import shown_columns, text_table
@@ -88,6 +94,7 @@ class Served:
       index: with the model's tables.
       side: held-out users.
       queries: of all of them.
+      vectors: float32[S, F], of users on validation: what a decoder may be fitted to.
       probes: P, chosen on validation.
     """
 
@@ -97,6 +104,7 @@ class Served:
     index: Index
     side: ReadSide
     queries: Queries
+    vectors: np.ndarray
     probes: int
 
     @property
@@ -130,12 +138,13 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     """
     settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
     check_methods(settings.methods)
+    check_settings(config)
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
     served = serve(config, workdir, raw, features, settings.users)
     rates = measure(min(settings.seconds, 1.0))
-    k, vectors = config.decode.k, some_vectors(served.queries)
+    k = config.decode.k
     decoders = make_decoders(
-        methods, served.index, served.probes, k, vectors, workdir / "index" / "scann"
+        methods, served.index, served.probes, k, served.vectors, workdir / "index" / "scann"
     )
     built = time_build(served, config, raw)
     print(f"decode_speed: from z to codes and lists in {built:.1f} s")
@@ -146,9 +155,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     }
     worth = {name: accuracy(lists, found["exact"], served.side) for name, lists in found.items()}
     rows: list[dict[str, Any]] = []
-    curve: list[dict[str, Any]] = []
-    for batch in settings.batches:
-        queries = served.some_queries(batch, max(16 // batch, 2))
+    asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
+    for batch, queries in asked.items():
         for decoder in decoders:
             if decoder.most is not None and decoder.most < batch:
                 continue
@@ -158,7 +166,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
             row["build_s"] = decoder.build_s or (built if decoder.name == "inverted" else None)
             rows.append({"batch": batch, **row, **worth[decoder.name]})
         rows += [{"batch": batch, **row} for row in end_to_end(served, batch, k, rates, settings)]
-        curve += [{"batch": batch, **point} for point in trace_probes(served, found, queries, k)]
+    curve = trace_probes(served, found["exact"], asked, k)
     own = config.quantize.digits + 1
     for length in settings.lengths:
         release()
@@ -180,14 +188,19 @@ def serve(
     release()
     index = index_stage(config, workdir, raw, tokenizer, generator, params)
     decode: DecodeConfig = probes_stage(config, workdir, raw, tokenizer, generator, params, index)
-    width, chosen = config.train.max_length, None
+    chosen = None
     if 0 < users < raw.interactions.n_users:
         rng = np.random.default_rng(SAMPLE_SEED)
         chosen = np.sort(rng.choice(raw.interactions.n_users, users, replace=False))
-    side, _, _ = read_side(tokenizer, raw.interactions, "test", width, chosen)
-    known = tokenizer.views, tokenizer.centroids
-    queries = hdnag_queries(generator, params, index, side, *known)
-    return Served(tokenizer, generator, params, index, side, queries, decode.probes)
+
+    def asked(split: str) -> tuple[ReadSide, Queries]:
+        width = config.train.max_length
+        side, _, _ = read_side(tokenizer, raw.interactions, split, width, chosen)
+        known = tokenizer.views, tokenizer.centroids
+        return side, hdnag_queries(generator, params, index, side, *known)
+
+    vectors = some_vectors(asked("validation")[1])
+    return Served(tokenizer, generator, params, index, *asked("test"), vectors, decode.probes)
 
 
 def time_build(served: Served, config: ConfigDict, raw: RawDataset) -> float:
@@ -282,17 +295,24 @@ def end_to_end(
 
 
 def trace_probes(
-    served: Served, found: dict[str, Lists], queries: Sequence[Any], k: int
+    served: Served, exact: Lists, asked: Mapping[int, Sequence[Any]], k: int
 ) -> list[dict[str, Any]]:
-    """Recall against time of `inverted` as P grows."""
-    points = []
-    for factor in FACTORS:
-        probes = min(max(round(served.probes * factor), 1), served.index.n_cells)
+    """Recall against time of `inverted` as P grows.
+
+    Args:
+      served: the model and all users.
+      exact: their exact lists.
+      asked: users of a call to some queries of as many.
+      k: items returned.
+    """
+    cells, points = served.index.n_cells, []
+    for probes in sorted({min(max(round(f * served.probes), 1), cells) for f in FACTORS}):
         decoder = inverted(served.index, probes, k)
         lists = run_search(served.queries, decoder.search, f"{probes} cells")
-        worth = accuracy(lists, found["exact"], served.side)
-        timing, _ = time_compiled(decoder.run, decoder.arrays, queries, 0.5)
-        points.append({"probes": probes, "p50_ms": timing.p50_ms, **worth})
+        worth = accuracy(lists, exact, served.side)
+        for batch, queries in asked.items():
+            timing, _ = time_compiled(decoder.run, decoder.arrays, queries, 0.5)
+            points.append({"batch": batch, "probes": probes, "p50_ms": timing.p50_ms, **worth})
     return points
 
 

@@ -25,8 +25,6 @@ from semid_jax.decode.sketch import build_sketch
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
-
-
 METHODS = ("exact", "exact_matmul", "inverted", "pruned", "recjpqprune", "scann")
 
 

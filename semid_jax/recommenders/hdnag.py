@@ -73,12 +73,7 @@ def run(
     Raises:
       InputError: settings of the model; before any work.
     """
-    sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
-    if sizes.normalised and not config.validate_only:
-        raise InputError("model.normalised: the searches compute S1; set validate_only=True")
-    if sizes.belief and fuse_settings(config):
-        raise InputError("model.belief: only PMAT believes something; set model.belief=False")
-    check(section(config, "quantize", QuantizeConfig), config.tokenizer.width)
+    sizes = check_settings(config)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes)
@@ -106,6 +101,21 @@ def run(
         "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
     }
     return Outcome(evaluation, params, progress, seconds, tokenizer)
+
+
+def check_settings(config: ConfigDict) -> GeneratorConfig:
+    """The model's settings, what cannot be being refused before any work.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
+    sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
+    if sizes.normalised and not config.validate_only:
+        raise InputError("model.normalised: the searches compute S1; set validate_only=True")
+    if sizes.belief and fuse_settings(config):
+        raise InputError("model.belief: only PMAT believes something; set model.belief=False")
+    check(section(config, "quantize", QuantizeConfig), config.tokenizer.width)
+    return sizes
 
 
 def tokenize_stage(
