@@ -203,10 +203,11 @@ def evaluate(
 
     metrics |= named("pmat", update_metrics(tokenizer, side, before, fired, rank))
     if tokenizer.book.kind == "hierarchical":
+        streamer = make_streamer(tokenizer)
 
         def read(budget: float) -> ReadSide:
-            streamer = dataclasses.replace(make_streamer(tokenizer), budget=jnp.float32(budget))
-            return read_side(tokenizer, interactions, "test", width, streamer=streamer)[0]
+            other = dataclasses.replace(streamer, budget=jnp.float32(budget))
+            return read_side(tokenizer, interactions, "test", width, streamer=other)[0]
 
         metrics |= named("pmat.tradeoff", tradeoff(tokenizer, read, before, fired, rank))
     if raw.truth:
