@@ -14,6 +14,7 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.topk import top_k_ties
+from semid_jax.decode.turns import in_turns
 
 # Of codes read at once, more users being searched for in turns: a CPU keeps them in its cache.
 BYTES = {"cpu": 1 << 24, "other": 1 << 30}
@@ -53,24 +54,14 @@ def retrieve_inverted(index: Index, query: Query, probes: int, k: int) -> Retrie
     each = probed.block.shape[1] * SLOTS * index.entry_fine.shape[1]
     most = BYTES.get(jax.default_backend(), BYTES["other"])
     turns = min(-(-B * each // most), B)
-    size = -(-B // turns)
-    of_users = query.fine, probed
+    of_users, size = (query.fine, probed), -(-B // turns)
 
     def search(of_users: tuple[jax.Array, Probed]) -> tuple[jax.Array, jax.Array]:
         fine, probed = of_users
         scores = score_blocks(fine, probed, index.blocks.fine[probed.block], index.blocks)
         return best_of_blocks(index, probed, scores, k)
 
-    if turns == 1:
-        items, scores = search(of_users)
-    else:
-
-        def in_turns(a: jax.Array) -> jax.Array:
-            wide = jnp.pad(a, ((0, -B % size),) + ((0, 0),) * (a.ndim - 1))
-            return wide.reshape(-1, size, *a.shape[1:])
-
-        found = jax.lax.map(search, jax.tree.map(in_turns, of_users))
-        items, scores = jax.tree.map(lambda a: a.reshape(-1, k)[:B], found)
+    items, scores = search(of_users) if turns == 1 else in_turns(search, of_users, size)
     return Retrieved(items, scores, probed.entries)
 
 

@@ -21,6 +21,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query
 from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
 from semid_jax.decode.topk import top_k_ties
+from semid_jax.decode.turns import in_turns
 
 PAYS = 0.15  # of the blocks: if more of them survive the bound, everything is scored
 # Users of a batch: for fewer, reading the short vectors takes longer than look-ups in tables that
@@ -72,17 +73,8 @@ def retrieve_pruned(
     share = jnp.mean((left >= first[1][:, -1:]) & (left > NEVER / 2))
 
     def prune() -> Retrieved:
-        size = min(users, B)
-        padding = -B % size
-
-        def grouped(a: jax.Array) -> jax.Array:
-            wide = jnp.pad(a, ((0, padding),) + ((0, 0),) * (a.ndim - 1), mode="edge")
-            return wide.reshape(-1, size, *a.shape[1:])
-
-        parts = jax.tree.map(grouped, (dataclasses.replace(query, dense=None), first, left))
-        found = jax.lax.map(lambda part: search(*part), parts)
-        items, scores, scored = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:B], found)
-        return Retrieved(items, scores, scored)
+        of_users = dataclasses.replace(query, dense=None), first, left
+        return Retrieved(*in_turns(lambda part: search(*part), of_users, min(users, B)))
 
     return jax.lax.cond(share > PAYS, lambda: retrieve_exact(index, query, k), prune)
 
