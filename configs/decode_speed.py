@@ -2,11 +2,12 @@
 
     python -m semid_jax.launch --config=configs/decode_speed.py          # hours on two cores
     python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
+    python -m semid_jax.launch --config=configs/decode_speed.py:movielens
     python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
 
-Beauty with new items drawn around the real ones (`semid_jax/data/expansion.py`); the generator is
-trained on the expanded histories first. The table goes to WORKDIR/results/decode_speed.json; put
-it into results/decode_speed/<machine>.json to keep it.
+Beauty, or MovieLens-1M, with new items drawn around the real ones (`semid_jax/data/expansion.py`);
+the generator is trained on the expanded histories first. The table goes to
+WORKDIR/results/decode_speed.json; put it into results/decode_speed/<machine>.json to keep it.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,6 +45,18 @@ MILLION: Preset = {
 }
 PRESETS: dict[str, Preset] = {
     "million": MILLION,
+    "movielens": {
+        **MILLION,
+        "data": {"name": "movielens_1m", "expand": 1_000_000},
+        "train": {
+            **MILLION["train"],
+            "epochs": 6,
+            "max_length": 200,
+            "batch_size": 32,
+            "group": 32,
+            "buckets": (20, 50, 100),
+        },
+    },
     "quick": {
         **MILLION,
         "data": {**MILLION["data"], "expand": 100_000},

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from semid_jax import launch
 from semid_jax.benchmarks.decode_speed import finish
 from semid_jax.benchmarks.machine import Rates, Work, trunk_work
+from semid_jax.benchmarks.memory import STATUS, measure_peak
 from semid_jax.report.readme import results_markdown
 
 TINY = ["launch", "--config=configs/decode_speed.py:tiny"]
@@ -21,6 +23,15 @@ def test_a_floor_is_what_takes_longest():
     assert rates.floor_ms(Work(bytes=1e6, lookups=3e5, operations=1e7)) == pytest.approx(3.0)
     assert rates.floor_ms(Work(bytes=1e6) + Work(bytes=3e6)) == pytest.approx(4.0)
     assert trunk_work(10, 4, 2).operations == 2 * 10 * (4 * 2 * 16 + 2 * 2 * 64)
+
+
+@pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell a process's peak")
+def test_a_peak_is_seen_though_it_is_given_back():
+    _, before = measure_peak(lambda: None)
+    seconds, held = measure_peak(lambda: np.ones(2**25))
+    assert before < 64
+    assert 250 < held < 350
+    assert seconds > 0
 
 
 def test_ratios_are_those_of_the_same_batch():
@@ -40,7 +51,8 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     few += ["--config.benchmark.methods=exact_matmul,pruned"]
     assert launch.main([*TINY, *few, f"--workdir={tmp_path / 'run'}"]) == 0
     made = rows_of(tmp_path / "run")
-    names = ["exact", "exact_matmul", "pruned", "inverted", "trunk", "trunk + inverted"]
+    names = ["exact", "exact_matmul", "pruned", "inverted"]
+    names += ["call alone", "trunk", "trunk + inverted"]
     assert [row["decoder"] for row in made["rows"]] == names
     assert all(row["n_items"] == 300 and row["batch"] == 4 for row in made["rows"])
     assert all(row["p50_ms"] > 0 and row["compile_s"] > 0 for row in made["rows"])
@@ -49,6 +61,10 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
         assert by_name[name]["recall@10"] == 1.0
         assert by_name[name]["search_loss"] == 0.0
     assert by_name["inverted"]["items_scored"] < 300
+    assert by_name["inverted"]["build_s"] > 0
+    phases = ["trunk", "coarse", "gather", "fine", "top_k"]
+    assert [row["phase"] for row in made["phases"]] == phases
+    assert 0 < made["head"]["coarse_entropy"] < np.log(300**0.5) + 0.1
     recall = [point["recall@10"] for point in made["curve"]]
     assert recall == sorted(recall)
     assert made["curve"][-1]["probes"] > made["curve"][0]["probes"]
@@ -65,7 +81,8 @@ def test_all_decoders_are_timed_beside_autoregressive_ones(tmp_path):
     assert launch.main([*TINY, f"--workdir={tmp_path / 'run'}"]) == 0
     rows = rows_of(tmp_path / "run")["rows"]
     names = {row["decoder"] for row in rows}
-    assert {"ar_static, 4 codes, beam 10", "ar_trie, 4 codes, beam 10", "scann"} <= names
+    assert {"ar_static, 4 codes, beam 10", "ar_trie, 4 codes, beam 10"} <= names
+    assert {"recjpqprune", "rpg_graph", "scann"} <= names
     assert {row["batch"] for row in rows} == {1, 4}
     assert all(row["slower"] > 0 for row in rows if row["decoder"].startswith("ar_"))
 

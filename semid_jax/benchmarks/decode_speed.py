@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,15 +21,17 @@ from semid_jax import disk, provenance
 from semid_jax.benchmarks.autoregressive import autoregressive_rows
 from semid_jax.benchmarks.decoders import METHODS, Decoder, check_methods, inverted, make_decoders
 from semid_jax.benchmarks.machine import Rates, measure, trunk_work
+from semid_jax.benchmarks.memory import measure_peak
 from semid_jax.benchmarks.timing import time_calls, time_compiled, times
-from semid_jax.data.sequences import train_items
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index, build_index
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Tables
+from semid_jax.eval.coarse import head_metrics
 from semid_jax.eval.model import ReadSide, hdnag_queries, user_query
+from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries, overlap, run_search, some_vectors
@@ -38,8 +39,8 @@ from semid_jax.eval.users import Lists, mean_metrics
 from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews
 from semid_jax.models.hdnag import Generator, GeneratorConfig
-from semid_jax.quantize.config import QuantizeConfig
-from semid_jax.quantize.fit import fit
+from semid_jax.profiling import ProfileConfig
+from semid_jax.quantize.fit import encode_items
 from semid_jax.recommenders.common import release, section
 from semid_jax.recommenders.hdnag import (
     check_settings,
@@ -50,12 +51,19 @@ from semid_jax.recommenders.hdnag import (
 )
 from semid_jax.report.figures import draw_speed
 from semid_jax.report.readme import SPEED_COLUMNS
-from semid_jax.report.tables import shown_columns, text_table
+from semid_jax.report.tables import Column, shown_columns, text_table
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import ItemFeatures
 
 SAMPLE_SEED = 0  # of the users: the same in every run
-WHOLE = "trunk + inverted"
+CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + inverted"
+PHASE_COLUMNS = (
+    Column("batch"),
+    Column("phase"),
+    Column("p50_ms", "p50 ms", digits=3),
+    Column("p95_ms", "p95 ms", digits=3),
+    Column("share", percent=True),
+)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of P: the curve of `inverted`
 
 
@@ -146,8 +154,9 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     decoders = make_decoders(
         methods, served.index, served.probes, k, served.vectors, workdir / "index" / "scann"
     )
-    built = time_build(served, config, raw)
-    print(f"decode_speed: from z to codes and lists in {built:.1f} s")
+    built, held = measure_peak(lambda: build(served, config.quantize.balance))
+    more = "" if held is None else f", {held:,.0f} MiB more at the peak"
+    print(f"decode_speed: from z to cells, codes and lists in {built:.1f} s{more}")
     found = {
         decoder.name: run_search(served.queries, decoder.search, decoder.name)
         for decoder in decoders
@@ -163,10 +172,13 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
             if decoder.name not in worth:
                 worth[decoder.name] = spot_check(decoder, decoders[0], queries)
             row = time_decoder(decoder, queries, worth[decoder.name], rates, settings.seconds)
-            row["build_s"] = decoder.build_s or (built if decoder.name == "inverted" else None)
+            row["build_s"] = decoder.build_s
+            if decoder.name == "inverted":
+                row |= {"build_s": built, "build_mib": held}
             rows.append({"batch": batch, **row, **worth[decoder.name]})
         rows += [{"batch": batch, **row} for row in end_to_end(served, batch, k, rates, settings)]
     curve = trace_probes(served, found["exact"], asked, k)
+    phases = trace_phases(served, settings, k, workdir / "profile")
     own = config.quantize.digits + 1
     for length in settings.lengths:
         release()
@@ -174,7 +186,20 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
             config, workdir, raw, features, length or own, served.side.users, rates
         )
     finish(rows, raw.interactions.n_items)
-    write(workdir, config, rows, curve, rates)
+    made = {
+        "rates": dataclasses.asdict(rates),
+        "head": head_metrics(
+            served.queries,
+            served.side,
+            served.tokenizer.coarse,
+            served.params["params"]["coarse_weight"],
+            served.probes,
+        ),
+        "rows": rows,
+        "curve": curve,
+        "phases": phases,
+    }
+    write(workdir, config, made)
 
 
 def serve(
@@ -203,16 +228,12 @@ def serve(
     return Served(tokenizer, generator, params, index, *asked("test"), vectors, decode.probes)
 
 
-def time_build(served: Served, config: ConfigDict, raw: RawDataset) -> float:
-    """Seconds from z to codes of all items and their lists, the codebook fitted on the way."""
-    points, tables = served.tokenizer.points, served.index.tables
-    started = time.perf_counter()
-    _, coarse, fine = fit(
-        points, train_items(raw.interactions), section(config, "quantize", QuantizeConfig)
-    )
+def build(served: Served, balance: float) -> Index:
+    """From z to cells and codes of all items and their lists; the codebook is there."""
+    tokenizer, tables = served.tokenizer, served.index.tables
+    coarse, fine = encode_items(tokenizer.book, tokenizer.points, balance)
     own = Tables(tables.coarse, tables.fine[: fine.shape[-1]])  # less what archetypes share
-    build_index(coarse, fine, np.zeros(coarse.shape, np.float32), own)
-    return time.perf_counter() - started
+    return build_index(coarse, fine, np.zeros(coarse.shape, np.float32), own)
 
 
 def accuracy(found: Lists, exact: Lists, side: ReadSide) -> dict[str, float]:
@@ -270,12 +291,16 @@ def time_decoder(
 def end_to_end(
     served: Served, batch: int, k: int, rates: Rates, settings: DecodeSpeedConfig
 ) -> list[dict[str, Any]]:
-    """From a history to a ranked list in one program, and the model's part of it alone."""
+    """From a history to a ranked list in one program; its model alone; a call that does nothing."""
     rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
     part = served.side.take(np.resize(rows, batch))
     fields = part.coarse, part.fine, part.history, part.archetype, part.belief
     of_users = tuple(jnp.asarray(a) for a in fields)
     arrays = served.params, *served.known, served.index
+
+    def nothing(*arguments: Any) -> jax.Array:
+        """One number of every argument: what is left is the way to the program and back."""
+        return jnp.stack([a.ravel()[0].astype(jnp.float32) for a in jax.tree.leaves(arguments)])
 
     def ask(params: Any, views: Any, centroids: Any, index: Index, users: Any) -> Any:
         return user_query(served.generator, params, views, centroids, index.tables, *users)
@@ -288,9 +313,10 @@ def end_to_end(
     positions = batch * part.history.shape[1]
     work = trunk_work(positions, sizes.width, sizes.layers)
     made = []
-    for name, program in (("trunk", ask), (WHOLE, answer)):
+    for name, program in ((CALL, nothing), (TRUNK, ask), (WHOLE, answer)):
         timing, compiled = time_compiled(program, arrays, [of_users], settings.seconds)
-        made.append({"decoder": name, **compiled, **times(timing, rates.floor_ms(work))})
+        floor = None if name == CALL else rates.floor_ms(work)
+        made.append({"decoder": name, **compiled, **times(timing, floor)})
     return made
 
 
@@ -316,6 +342,20 @@ def trace_probes(
     return points
 
 
+def trace_phases(
+    served: Served, settings: DecodeSpeedConfig, k: int, directory: Path
+) -> list[dict[str, Any]]:
+    """The phases of a decode step by `inverted`, see `trace_decoding`, for every batch size."""
+    decode = DecodeConfig(probes=served.probes, k=k)
+    model = served.generator, served.params, served.known, served.index, served.side
+    made = []
+    for batch in settings.batches:
+        steps = ProfileConfig(batch=batch)
+        table = trace_decoding(*model, decode, steps, directory / f"{batch}_users")
+        made += [{"batch": batch, **row} for row in table]
+    return made
+
+
 def finish(rows: list[dict[str, Any]], n_items: int) -> None:
     """Adds what compares a row with others of its batch.
 
@@ -330,32 +370,31 @@ def finish(rows: list[dict[str, Any]], n_items: int) -> None:
         row["n_items"] = n_items
         if row["decoder"] == WHOLE or row["decoder"].startswith("ar_"):
             row["slower"] = row["p50_ms"] / whole[row["batch"]]
-        elif row["decoder"] != "trunk":
+        elif row["decoder"] not in (CALL, TRUNK):
             row["ratio"] = exact[row["batch"]] / row["p50_ms"]
 
 
-def write(
-    workdir: Path,
-    config: ConfigDict,
-    rows: list[dict[str, Any]],
-    curve: list[dict[str, Any]],
-    rates: Rates,
-) -> None:
-    """The table in the terminal, the numbers as JSON, the figure."""
+def write(workdir: Path, config: ConfigDict, measured: dict[str, Any]) -> None:
+    """The tables in the terminal, the numbers as JSON, the figure."""
+    rows, head = measured["rows"], measured["head"]
     print("\nDecoders, warm, one process; ratios of medians")
     print(text_table(rows, shown_columns(SPEED_COLUMNS, rows)))
+    print("\nA step of the trunk and inverted, phase by phase, each waited for")
+    print(text_table(measured["phases"], PHASE_COLUMNS))
+    print(
+        f"\ncoarse head: entropy {head['coarse_entropy']:.2f} nats, the target is in the probed "
+        f"cells for {head['coarse_recall']:.1%} of the users"
+    )
     made = {
         "machine": provenance.machine(),
         "revision": provenance.revision(),
         "versions": provenance.versions(),
         "seed": config.seed,
         "data": config.data.to_dict(),
-        "rates": dataclasses.asdict(rates),
-        "rows": rows,
-        "curve": curve,
+        **measured,
     }
     folder = workdir / "results"
     folder.mkdir(parents=True, exist_ok=True)
     disk.write_json(folder / "decode_speed.json", made)
     print(folder / "decode_speed.json")
-    print(draw_speed(rows, curve, folder / "decode_speed.png"))
+    print(draw_speed(rows, measured["curve"], folder / "decode_speed.png"))

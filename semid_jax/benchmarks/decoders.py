@@ -9,9 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.benchmarks.machine import Work
+from semid_jax.decode.config import GraphConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
@@ -19,13 +22,15 @@ from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.recjpqprune import build_code_lists, retrieve_recjpqprune
 from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import build_sketch
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
-METHODS = ("exact", "exact_matmul", "inverted", "pruned", "recjpqprune", "scann")
+METHODS = ("exact", "exact_matmul", "inverted", "pruned", "recjpqprune", "rpg_graph", "scann")
+GRAPH_ITEMS = 200_000  # all pairs of more take hours
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -77,7 +82,8 @@ def make_decoders(
     """The decoders that are asked for.
 
     Args:
-      methods: of METHODS; `scann` is left out, and said so, where it is not installed.
+      methods: of METHODS; `scann` is left out, and said so, where it is not installed, and
+        `rpg_graph` where there are more than GRAPH_ITEMS items or several archetypes.
       index: with the model's tables.
       probes: P of `inverted` and `scann`.
       k: items returned.
@@ -132,6 +138,15 @@ def make_decoders(
             built = time.perf_counter() - started
             run = functools.partial(retrieve_recjpqprune, k=k)
             made.append(Decoder(name, run, (index, of_codes), lists, build_s=built, most=1))
+        elif name == "rpg_graph":
+            if index.n_items > GRAPH_ITEMS or index.n_archetypes > 1:
+                print(f"decode_speed: {name} is for one ID of at most {GRAPH_ITEMS:,} items each")
+                continue
+            walk = GraphConfig()
+            graph = jax.block_until_ready(build_graph(unit_digits(index), walk.edges))
+            built = time.perf_counter() - started
+            run = functools.partial(retrieve_rpg_graph, k=k, beam=walk.beam, hops=walk.hops)
+            made.append(Decoder(name, run, (index, graph), lists, build_s=built))
         else:
             if not available():
                 print("decode_speed: scann is not installed, its row is missing")
@@ -141,6 +156,14 @@ def make_decoders(
             run = functools.partial(found.retrieve, probes=probes, k=k)
             made.append(Decoder(name, run, (), vector_lists, compiles=False, build_s=built))
     return made
+
+
+def unit_digits(index: Index) -> Index:
+    """The same IDs, all embeddings of digits of unit length, as RPG's are."""
+    fine = index.tables.fine
+    length = jnp.linalg.norm(fine, axis=-1, keepdims=True)
+    tables = dataclasses.replace(index.tables, fine=fine / jnp.maximum(length, 1e-9))
+    return dataclasses.replace(index, tables=tables)
 
 
 def inverted(

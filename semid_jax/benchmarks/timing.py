@@ -77,12 +77,9 @@ def time_compiled(
     return timing, made
 
 
-def times(timing: Timing, floor_ms: float) -> dict[str, float]:
-    """The columns of a time."""
-    return {
-        "p50_ms": timing.p50_ms,
-        "p95_ms": timing.p95_ms,
-        "calls": timing.calls,
-        "floor_ms": floor_ms,
-        "over_floor": timing.p50_ms / floor_ms,
-    }
+def times(timing: Timing, floor_ms: float | None) -> dict[str, float]:
+    """The columns of a time, and of its floor where there is one."""
+    made = {"p50_ms": timing.p50_ms, "p95_ms": timing.p95_ms, "calls": timing.calls}
+    if floor_ms is not None:
+        made |= {"floor_ms": floor_ms, "over_floor": timing.p50_ms / floor_ms}
+    return made

@@ -27,25 +27,39 @@ def fit(
 
     Digits that archetypes share are not its business, see `fit_shared`: L is the number of others.
 
-    With n distinct columns times training items (at most `max_points`), K is
-    min(codewords, max(1, n // 4)) and C at most the number of training items.
-
     Args:
       points: f32[A, N + 1, D], z of each item under each archetype; row 0 is padding.
       train_items: bool[N + 1], items that the codebook may see.
       config: settings.
 
     Returns:
-      (codebook, coarse int32[A, N + 1], fine uint8[A, N + 1, L]). In every column no cell has
-      more than `balance` times the mean; equal columns have equal codes; row 0 is all zero.
+      (codebook, coarse int32[A, N + 1], fine uint8[A, N + 1, L]), see `fit_book`, `encode_items`.
 
     Raises:
       InputError: a setting that no codebook can have, or points that are not finite.
     """
     points = np.asarray(points, np.float32)
+    book = fit_book(points, train_items, config)
+    return book, *encode_items(book, points, config.balance)
+
+
+def fit_book(points: np.ndarray, train_items: np.ndarray, config: QuantizeConfig) -> Codebook:
+    """Fits the codebook on training items under all archetypes.
+
+    With n distinct columns times training items (at most `max_points`), K is
+    min(codewords, max(1, n // 4)) and C at most the number of training items.
+
+    Args:
+      points: f32[A, N + 1, D].
+      train_items: bool[N + 1].
+      config: settings.
+
+    Raises:
+      InputError: a setting that no codebook can have, or points that are not finite.
+    """
     chex.assert_rank(points, 3)
     chex.assert_shape(train_items, (points.shape[1],))
-    archetypes, rows, width = points.shape
+    _, rows, width = points.shape
     check(config, width)
     if not np.isfinite(points[:, 1:]).all():
         raise types.InputError("item vectors: not finite, so the tokenizer diverged; train it anew")
@@ -53,22 +67,37 @@ def fit(
     if not len(train):
         raise types.InputError("train_items: no item to fit the codebook on; check the split")
 
-    source = distinct_columns(points)
-    columns = np.unique(source)
-    sample = sample_points(points, columns, train, config)
+    sample = sample_points(points, np.unique(distinct_columns(points)), train, config)
     cells = count_cells(rows - 1, len(train), config)
     codewords = max(1, min(config.codewords, len(sample) // POINTS_PER_CODEWORD))
     coarse_words, cell = fit_cells(sample, cells, config)
-    book = fit_fine(sample, coarse_words, cell, codewords, config)
+    return fit_fine(sample, coarse_words, cell, codewords, config)
 
+
+def encode_items(
+    book: Codebook, points: np.ndarray, balance: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Gives every item its ID in every column.
+
+    Args:
+      book: the codebook.
+      points: f32[A, N + 1, D].
+      balance: largest list of a column over the mean list.
+
+    Returns:
+      (coarse int32[A, N + 1], fine uint8[A, N + 1, L]). In every column no cell has more than
+      `balance` times the mean; equal columns have equal codes; row 0 is all zero.
+    """
+    archetypes, rows, _ = points.shape
+    source, cells = distinct_columns(points), np.asarray(book.coarse)
     coarse = np.zeros((archetypes, rows), np.int32)
     fine = np.zeros((archetypes, rows, book.digits), np.uint8)
-    capacity = balanced.capacity_of(rows - 1, cells, config.balance)
-    for column in columns:
+    capacity = balanced.capacity_of(rows - 1, len(cells), balance)
+    for column in np.unique(source):
         z = points[column, 1:]
-        coarse[column, 1:] = balanced.assign_balanced(z, coarse_words, capacity)
+        coarse[column, 1:] = balanced.assign_balanced(z, cells, capacity)
         fine[column, 1:] = np.asarray(codebook.encode_fine(book, z, coarse[column, 1:]))
-    return book, coarse[source], fine[source]
+    return coarse[source], fine[source]
 
 
 def fit_shared(

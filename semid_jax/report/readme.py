@@ -47,6 +47,7 @@ SPEED_COLUMNS = (
     Column("peak_mib", "peak MiB", digits=0),
     Column("compile_s", "compile s", digits=1),
     Column("build_s", "build s", digits=1),
+    Column("build_mib", "build MiB", digits=0),
 )
 UPDATE_COLUMNS = (
     Column("work"),
