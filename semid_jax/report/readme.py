@@ -230,8 +230,8 @@ def _mean_or_none(values: Sequence[float | None]) -> float | None:
 def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     """The baselines without training that runs of record were compared with.
 
-    One row each where all models' runs agree. Features are a setting of the run: where it moves a
-    baseline, each value has a row that says beside which models it was measured.
+    Features are a setting of the run: where it moves a baseline, its best value is shown, and
+    said to be the best of how many. That is in the baseline's favour.
     """
     scores: dict[str, dict[str, list[Mapping[str, Any]]]] = {}  # baseline -> model -> groups
     own = {record.model for record in records}
@@ -244,15 +244,14 @@ def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             scores.setdefault(name, {}).setdefault(record.model, []).append(group)
     rows = []
     for name, of_models in sorted(scores.items()):
-        beside: dict[tuple[float | None, ...], list[str]] = {}
-        for model, groups in sorted(of_models.items()):
-            unseen = [g["unseen"] for g in groups]
-            made = (*(mean(g[m] for g in groups) for m in METRICS), _mean_or_none(unseen))
-            beside.setdefault(made, []).append(model)
-        for values, models in beside.items():
-            where = f", beside {', '.join(models)}" if len(beside) > 1 else ""
-            named = dict(zip((*METRICS, "unseen"), values, strict=True))
-            rows.append({"model": name + where, **named})
+        names = (*METRICS, "unseen")
+        found = {
+            tuple(_mean_or_none([g[m] for g in groups]) for m in names)
+            for groups in of_models.values()
+        }
+        best = dict(zip(names, max(found, key=lambda values: values[0] or 0.0), strict=True))
+        note = f", best of {len(found)} settings" if len(found) > 1 else ""
+        rows.append({"model": name + note, **best})
     return rows
 
 
