@@ -245,7 +245,7 @@ def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
     rows = []
     for name, of_models in sorted(scores.items()):
         names = (*METRICS, "unseen")
-        found = {
+        found: set[tuple[float | None, ...]] = {
             tuple(_mean_or_none([g[m] for g in groups]) for m in names)
             for groups in of_models.values()
         }
