@@ -244,13 +244,13 @@ def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             scores.setdefault(name, {}).setdefault(record.model, []).append(group)
     rows = []
     for name, of_models in sorted(scores.items()):
-        names = (*METRICS, "unseen")
-        found: set[tuple[float | None, ...]] = {
-            tuple(_mean_or_none([g[m] for g in groups]) for m in names)
+        found = [
+            {m: _mean_or_none([g[m] for g in groups]) for m in (*METRICS, "unseen")}
             for groups in of_models.values()
-        }
-        best = dict(zip(names, max(found, key=lambda values: values[0] or 0.0), strict=True))
-        note = f", best of {len(found)} settings" if len(found) > 1 else ""
+        ]
+        best = max(found, key=lambda row: row["ndcg@10"] or 0.0)
+        settings = len({tuple(row.values()) for row in found})
+        note = f", best of {settings} settings" if settings > 1 else ""
         rows.append({"model": name + note, **best})
     return rows
 
