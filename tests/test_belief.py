@@ -22,7 +22,7 @@ from generator_world import (
 
 from semid_jax.data.sequences import train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
-from semid_jax.eval.model import user_vectors
+from semid_jax.eval.model import Model, user_vectors
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.codes import Meaning, meaning
@@ -87,7 +87,8 @@ def test_training_and_serving_score_what_is_believed_and_how_popular_items_are()
     np.testing.assert_allclose(float(sums["item_loss"]), expected, rtol=1e-4)
 
     read = coarse[column, inputs], fine[column, inputs], inputs, archetype, belief[:, -1]
-    vector, state, _ = user_vectors(generator, params, views, make_centroids(), *read)
+    model = Model(params, views, make_centroids(), generator)
+    vector, state, _ = user_vectors(model, *read)
     np.testing.assert_allclose(state, states[:, -1], rtol=1e-4, atol=1e-5)
     tables = generator.apply(params, make_centroids(), method=type(generator).tables)
     digits = np.asarray(tables.fine)[np.arange(L), fine[archetype].astype(int)]

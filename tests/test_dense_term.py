@@ -30,7 +30,7 @@ from semid_jax.decode.rescoring import rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.eval.calibration import FACTORS as CALIBRATED
 from semid_jax.eval.calibration import metrics_by_factor, scale_likeness
-from semid_jax.eval.model import dense_items, dense_query
+from semid_jax.eval.model import Model, dense_items, dense_query
 from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.users import Users, mean_metrics
 from semid_jax.models.hdnag import FASTER, Generator, interests
@@ -116,11 +116,12 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     last = inputs.astype(bool).sum(axis=1) - 1
     state, rows = states[np.arange(4), last], np.arange(4)
     asked = state, tastes[rows, last], alpha, archetype, inputs
-    query = dense_query(generator, params, views.archetypes, *asked)
+    model = Model(params, views, make_centroids(), generator)
+    query = dense_query(model, *asked)
     found = np.tile(np.arange(N + 1, dtype=np.int32)[None, 1:], (4, 1))
     of_s1, of_s2 = s1[rows, last].astype(np.float32), s2[rows, last]
     before = Retrieved(jnp.asarray(found), jnp.asarray(of_s1[:, 1:]), jnp.zeros(4))
-    again = rescore(dense_items(generator, params, views), query, before, 5)
+    again = rescore(dense_items(model), query, before, 5)
     best = np.argsort(-of_s2[:, 1:], axis=1)[:, :5] + 1
     np.testing.assert_array_equal(again.items, best)
     np.testing.assert_allclose(
@@ -137,8 +138,9 @@ def test_a_dense_term_of_what_was_found_is_that_of_all(dense):
     alpha = jnp.asarray(rng.dirichlet(np.ones(M), users), jnp.float32)
     history = jnp.ones((users, 3), jnp.int32)
     row = jnp.zeros(users, jnp.int32)
-    query = dense_query(generator, params, views.archetypes, state, taste, alpha, row, history)
-    items = dense_items(generator, params, views)
+    model = Model(params, views, make_centroids(), generator)
+    query = dense_query(model, state, taste, alpha, row, history)
+    items = dense_items(model)
     found = jnp.asarray(rng.integers(1, N + 1, (users, 9)), jnp.int32)
     of_found = rescoring._scores_of_found(items, query, found)
     of_all = jnp.take_along_axis(rescoring._scores_of_all(items, query), found, axis=1)
@@ -164,19 +166,21 @@ def test_likeness_is_weighed_in_one_pass_as_by_scaled_parameters():
     alpha, row = views.archetypes.alpha[jnp.arange(users) % A], jnp.zeros(users, jnp.int32)
     side = Users(np.arange(users), np.asarray(items), rng.integers(1, N + 1, users))
 
-    def queries(params):
-        dense = dense_query(generator, params, views.archetypes, state, taste, alpha, row, items)
+    model = Model(params, views, make_centroids(), generator)
+
+    def scaled(factor):
+        return dataclasses.replace(model, params=scale_likeness(params, factor))
+
+    def queries(model):
+        dense = dense_query(model, state, taste, alpha, row, items)
         return [(types.SimpleNamespace(dense=dense), slice(0, users), users)]
 
     def ranks(factor):
-        scaled = scale_likeness(params, factor)
-        dense = dense_items(generator, scaled, views)
-        again = rescore(dense, queries(scaled)[0][0].dense, before, 5)
+        again = rescore(dense_items(scaled(factor)), queries(scaled(factor))[0][0].dense, before, 5)
         return target_ranks(np.asarray(again.items), side.targets)
 
-    without = queries(scale_likeness(params, 0.0))
-    dense = dense_items(generator, params, views)
-    found = metrics_by_factor(queries(params), without, lambda _: before, dense, side, 5)
+    asked = queries(model), queries(scaled(0.0))
+    found = metrics_by_factor(*asked, lambda _: before, dense_items(model), side, 5)
     assert found == [mean_metrics(ranks(factor)) for factor in CALIBRATED]
     assert len({metrics["ndcg@10"] for metrics in found}) > 2
 

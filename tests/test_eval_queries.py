@@ -11,6 +11,7 @@ from semid_jax.decode.index import build_index
 from semid_jax.decode.score import Query, Tables
 from semid_jax.eval import users as evaluated
 from semid_jax.eval.model import (
+    Model,
     hdnag_queries,
     make_read_side,
     normalised,
@@ -61,17 +62,17 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch, reads_belief):
     )
     tables = Tables(jnp.zeros((C, 16 + Z)), jnp.zeros((L, K, 4 + Z // L)))
     empty = build_index(coarse, fine, np.zeros((A, N + 1), np.float32), tables)
-    index = with_model(empty, generator, params, centroids, jnp.zeros(N + 1))
+    model = Model(params, views, centroids, generator)
+    index = with_model(empty, model, jnp.zeros(N + 1))
     of_users = side.coarse, side.fine, side.history, side.archetype, side.belief
-    expected = user_query(generator, params, views, centroids, index.tables, *of_users)
-    _, states, taste = user_vectors(generator, params, views, centroids, *of_users)
+    expected = user_query(model, index.tables, *of_users)
+    _, states, taste = user_vectors(model, *of_users)
     content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
     content = np.broadcast_to(content[:, None], taste.shape), CONFIG.likeness * np.asarray(taste)
     content = np.concatenate(content, axis=-1)
-    known = views, centroids
     for _ in range(2):
         seen = 0
-        for query, rows, n in hdnag_queries(generator, params, index, side, *known, batch=8):
+        for query, rows, n in hdnag_queries(model, index, side, batch=8):
             assert len(query.archetype) == 8
             for name in ("vector", "coarse", "fine", "archetype"):
                 np.testing.assert_allclose(

@@ -30,15 +30,13 @@ from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Tables
 from semid_jax.eval.coarse import head_metrics
-from semid_jax.eval.model import ReadSide, hdnag_queries, user_query
+from semid_jax.eval.model import Model, ReadSide, hdnag_queries, user_query
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries, overlap, run_search, some_vectors
 from semid_jax.eval.users import Lists, mean_metrics
-from semid_jax.models.codes import Centroids
-from semid_jax.models.fusion import ItemViews
-from semid_jax.models.hdnag import Generator, GeneratorConfig
+from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.fit import encode_items
 from semid_jax.recommenders.common import release, section
@@ -97,8 +95,7 @@ class Served:
 
     Attributes:
       tokenizer: of its semantic IDs.
-      generator: module.
-      params: best on validation.
+      model: best on validation.
       index: with the model's tables.
       side: held-out users.
       queries: of all of them.
@@ -107,18 +104,12 @@ class Served:
     """
 
     tokenizer: Tokenizer
-    generator: Generator
-    params: Any
+    model: Model
     index: Index
     side: ReadSide
     queries: Queries
     vectors: np.ndarray
     probes: int
-
-    @property
-    def known(self) -> tuple[ItemViews, Centroids]:
-        """Views of the catalogue, centroids of its codebook."""
-        return self.tokenizer.views, self.tokenizer.centroids
 
     def some_queries(self, batch: int, count: int) -> list[Any]:
         """A few batches of users from all over."""
@@ -126,9 +117,7 @@ class Served:
             np.linspace(0, len(self.side) - 1, batch * count, dtype=int), batch * count
         )
         part = self.side.take(np.sort(rows))
-        made = hdnag_queries(
-            self.generator, self.params, self.index, part, *self.known, batch, shows_bar=False
-        )
+        made = hdnag_queries(self.model, self.index, part, batch, shows_bar=False)
         return [query for query, _, _ in made]
 
 
@@ -192,7 +181,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
             served.queries,
             served.side,
             served.tokenizer.coarse,
-            served.params["params"]["coarse_weight"],
+            served.model.params["params"]["coarse_weight"],
             served.probes,
         ),
         "rows": rows,
@@ -209,10 +198,10 @@ def serve(
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     sizes = section(config, "model", GeneratorConfig)
-    generator, params, _ = train_stage(config, workdir, raw, tokenizer, sizes)
+    model, _ = train_stage(config, workdir, raw, tokenizer, sizes)
     release()
-    index = index_stage(config, workdir, raw, tokenizer, generator, params)
-    decode: DecodeConfig = probes_stage(config, workdir, raw, tokenizer, generator, params, index)
+    index = index_stage(config, workdir, raw, tokenizer, model)
+    decode: DecodeConfig = probes_stage(config, workdir, raw, tokenizer, model, index)
     chosen = None
     if 0 < users < raw.interactions.n_users:
         rng = np.random.default_rng(SAMPLE_SEED)
@@ -221,11 +210,10 @@ def serve(
     def asked(split: str) -> tuple[ReadSide, Queries]:
         width = config.train.max_length
         side, _, _ = read_side(tokenizer, raw.interactions, split, width, chosen)
-        known = tokenizer.views, tokenizer.centroids
-        return side, hdnag_queries(generator, params, index, side, *known)
+        return side, hdnag_queries(model, index, side)
 
     vectors = some_vectors(asked("validation")[1])
-    return Served(tokenizer, generator, params, index, *asked("test"), vectors, decode.probes)
+    return Served(tokenizer, model, index, *asked("test"), vectors, decode.probes)
 
 
 def build(served: Served, balance: float) -> Index:
@@ -296,20 +284,19 @@ def end_to_end(
     part = served.side.take(np.resize(rows, batch))
     fields = part.coarse, part.fine, part.history, part.archetype, part.belief
     of_users = tuple(jnp.asarray(a) for a in fields)
-    arrays = served.params, *served.known, served.index
+    arrays = served.model, served.index
 
     def nothing(*arguments: Any) -> jax.Array:
         """One number of every argument: what is left is the way to the program and back."""
         return jnp.stack([a.ravel()[0].astype(jnp.float32) for a in jax.tree.leaves(arguments)])
 
-    def ask(params: Any, views: Any, centroids: Any, index: Index, users: Any) -> Any:
-        return user_query(served.generator, params, views, centroids, index.tables, *users)
+    def ask(model: Model, index: Index, users: Any) -> Any:
+        return user_query(model, index.tables, *users)
 
-    def answer(params: Any, views: Any, centroids: Any, index: Index, users: Any) -> Retrieved:
-        query = ask(params, views, centroids, index, users)
-        return retrieve_inverted(index, query, served.probes, k)
+    def answer(model: Model, index: Index, users: Any) -> Retrieved:
+        return retrieve_inverted(index, ask(model, index, users), served.probes, k)
 
-    sizes = served.generator.config
+    sizes = served.model.generator.config
     positions = batch * part.history.shape[1]
     work = trunk_work(positions, sizes.width, sizes.layers)
     made = []
@@ -347,11 +334,11 @@ def trace_phases(
 ) -> list[dict[str, Any]]:
     """The phases of a decode step by `inverted`, see `trace_decoding`, for every batch size."""
     decode = DecodeConfig(probes=served.probes, k=k)
-    model = served.generator, served.params, served.known, served.index, served.side
     made = []
     for batch in settings.batches:
         steps = ProfileConfig(batch=batch)
-        table = trace_decoding(*model, decode, steps, directory / f"{batch}_users")
+        of_users = served.model, served.index, served.side
+        table = trace_decoding(*of_users, decode, steps, directory / f"{batch}_users")
         made += [{"batch": batch, **row} for row in table]
     return made
 

@@ -23,7 +23,7 @@ from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.sketch import Sketch, build_sketch
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
-from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries
+from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
 from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
 from semid_jax.eval.read_sides import read_side
@@ -39,7 +39,6 @@ from semid_jax.eval.searching import (
 )
 from semid_jax.eval.updates import tradeoff, update_metrics
 from semid_jax.eval.users import Users
-from semid_jax.models.hdnag import Generator
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import make_perceiver, positions_of
 from semid_jax.train.semantic_ids import Tokenizer
@@ -115,8 +114,7 @@ def evaluate(
     raw: RawDataset,
     features: ItemFeatures,
     tokenizer: Tokenizer,
-    generator: Generator,
-    params: Any,
+    model: Model,
     index: Index,
     config: DecodeConfig,
     width: int,
@@ -128,22 +126,20 @@ def evaluate(
       raw: data set.
       features: normalised features.
       tokenizer: of the run.
-      generator: module.
-      params: best on validation.
+      model: best on validation.
       index: with the model's tables.
       config: searches.
       width: T.
       scann_directory: where ScaNN's files go.
     """
     interactions = raw.interactions
-    views, centroids = tokenizer.views, tokenizer.centroids
-    dense = dense_items(generator, params, views)
+    dense = dense_items(model)
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
-    queries = hdnag_queries(generator, params, index, validation, views, centroids)
+    queries = hdnag_queries(model, index, validation)
     metrics: dict[str, Any] = {}
     for name, ranks in validation_ranks(queries, index, validation, dense, config).items():
         metrics |= named(name, summary(ranking_metrics(ranks)))
-    weight = params["params"]["coarse_weight"]
+    weight = model.params["params"]["coarse_weight"]
     coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
     metrics |= named("validation_search", coarse)
 
@@ -152,7 +148,7 @@ def evaluate(
         sketch = build_sketch(index, some_vectors(queries))
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
-    queries = hdnag_queries(generator, params, index, side, views, centroids)
+    queries = hdnag_queries(model, index, side)
     seen = whole_prefix(interactions, side.users)
     _, without = exact_ranks(queries, index, side, seen)
     searches = make_searches(index, config, config.k, scann_directory, sketch)
@@ -198,7 +194,7 @@ def evaluate(
     )
 
     def rank(part: ReadSide) -> np.ndarray:
-        asked = hdnag_queries(generator, params, index, part, views, centroids, shows_bar=False)
+        asked = hdnag_queries(model, index, part, shows_bar=False)
         return validation_ranks(asked, index, part, dense, config)["validation"]
 
     metrics |= named("pmat", update_metrics(tokenizer, side, before, fired, rank))

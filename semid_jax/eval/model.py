@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import struct
 
 from semid_jax.decode.index import Index, with_scores
 from semid_jax.decode.rescoring import DenseItems, DenseQuery
@@ -16,8 +17,25 @@ from semid_jax.decode.score import PRECISION, Query, Tables, make_query
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.codes import Centroids
-from semid_jax.models.fusion import Archetypes, ItemViews, ask, see
+from semid_jax.models.fusion import ItemViews, ask, see
 from semid_jax.models.hdnag import Generator, last_interest, query_vector
+
+
+@struct.dataclass
+class Model:
+    """A generator with its parameters, and what it reads items by.
+
+    Attributes:
+      params: of the generator.
+      views: of the catalogue.
+      centroids: of the codebook.
+      generator: module.
+    """
+
+    params: Any
+    views: ItemViews
+    centroids: Centroids
+    generator: Generator = struct.field(pytree_node=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,26 +97,24 @@ def make_read_side(
     )
 
 
-def with_model(
-    index: Index, generator: Generator, params: Any, centroids: Centroids, popularity: jax.Array
-) -> Index:
+def with_model(index: Index, model: Model, popularity: jax.Array) -> Index:
     """The index of a catalogue under a model's parameters; its lists stay.
 
     Args:
       index: of the catalogue.
-      generator: module.
-      params: parameters.
-      centroids: of the codebook.
+      model: whose tables and biases it gets.
       popularity: float32[N + 1], pop of the items.
     """
-    tables = generator.apply(params, centroids, method=Generator.tables)
+    call = functools.partial(model.generator.apply, model.params)
+    tables = call(model.centroids, method=Generator.tables)
     entries = index.entry_coarse, index.entry_fine, popularity[index.entry_item]
-    bias = generator.apply(params, *entries, method=Generator.item_bias)
+    bias = call(*entries, method=Generator.item_bias)
     return with_scores(index, Tables(tables.coarse, tables.fine), bias)
 
 
-def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseItems | None:
+def dense_items(model: Model) -> DenseItems | None:
     """The catalogue's side of the dense term under a model's parameters; None without one."""
+    generator, params, views = model.generator, model.params, model.views
     if not generator.has_dense:
         return None
     free = params["params"]["free"] if generator.has_free else None
@@ -107,12 +123,9 @@ def dense_items(generator: Generator, params: Any, views: ItemViews) -> DenseIte
     return DenseItems(content, views.mask, free, repeat)
 
 
-@functools.partial(jax.jit, static_argnames=("generator",))
+@jax.jit
 def user_vectors(
-    generator: Generator,
-    params: Any,
-    views: ItemViews,
-    centroids: Centroids,
+    model: Model,
     coarse: jax.Array,
     fine: jax.Array,
     history: jax.Array,
@@ -122,10 +135,7 @@ def user_vectors(
     """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
     Args:
-      generator: module.
-      params: parameters.
-      views: of the catalogue.
-      centroids: of the codebook.
+      model: with its parameters.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
       history: int32[B, T], right padded; at least one item per row.
@@ -136,17 +146,18 @@ def user_vectors(
       The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; p_m,
       float32[B, M, D_z], None where S1 is all there is.
     """
-    mask = history > 0
+    generator, views, mask = model.generator, model.views, history > 0
+    call = functools.partial(generator.apply, model.params)
     z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
-        x = generator.apply(params, coarse, fine, z, history, method=Generator.read)
-        state = generator.apply(params, x, mask, method=Generator.last)
+        x = call(coarse, fine, z, history, method=Generator.read)
+        state = call(x, mask, method=Generator.last)
     with jax.named_scope("heads"):
         if generator.config.belief:
             interest = ask(belief, views.archetypes.alpha[archetype], views.table)
         else:
             interest = last_interest(z, mask, generator.config.fading)
-        query = generator.apply(params, centroids, state, interest, method=Generator.query)
+        query = call(model.centroids, state, interest, method=Generator.query)
         taste = None
         if generator.has_dense:
             taste = last_interest(views.e[history], mask, generator.config.fading)
@@ -154,10 +165,7 @@ def user_vectors(
 
 
 def user_query(
-    generator: Generator,
-    params: Any,
-    views: ItemViews,
-    centroids: Centroids,
+    model: Model,
     tables: Tables,
     coarse: jax.Array,
     fine: jax.Array,
@@ -168,10 +176,7 @@ def user_query(
     """What a user asks of the index: `user_vectors` met with the index's tables.
 
     Args:
-      generator: module.
-      params: parameters.
-      views: of the catalogue.
-      centroids: of the codebook.
+      model: with its parameters.
       tables: of the index.
       coarse: int32[B, T].
       fine: uint8[B, T, L].
@@ -179,16 +184,13 @@ def user_query(
       archetype: int32[B].
       belief: float16[B, M, K].
     """
-    of_users = coarse, fine, history, archetype, belief
-    vector, _, _ = user_vectors(generator, params, views, centroids, *of_users)
+    vector, _, _ = user_vectors(model, coarse, fine, history, archetype, belief)
     return make_query(vector, tables, archetype)
 
 
-@functools.partial(jax.jit, static_argnames=("generator",))
+@jax.jit
 def dense_query(
-    generator: Generator,
-    params: Any,
-    archetypes: Archetypes,
+    model: Model,
     state: jax.Array,
     taste: jax.Array,
     alpha: jax.Array,
@@ -198,18 +200,17 @@ def dense_query(
     """What users ask of the dense term: their own weights, the gate of their archetype.
 
     Args:
-      generator: module.
-      params: parameters.
-      archetypes: prototypes.
+      model: with its parameters.
       state: float32[B, D], s.
       taste: float32[B, M, D_z], p_m.
       alpha: float32[B, M].
       row: int32[B], archetypes.
       history: int32[B, T], right padded.
     """
-    likeness = generator.apply(params, method=Generator.likeness_by)
-    asked = jnp.dot(state, params["params"]["dense_in"].T, precision=PRECISION)
-    asked = jnp.broadcast_to(((1.0 + archetypes.gate[row]) * asked)[:, None], taste.shape)
+    likeness = model.generator.apply(model.params, method=Generator.likeness_by)
+    asked = jnp.dot(state, model.params["params"]["dense_in"].T, precision=PRECISION)
+    gate = 1.0 + model.views.archetypes.gate[row]
+    asked = jnp.broadcast_to((gate * asked)[:, None], taste.shape)
     content = jnp.concatenate([asked, likeness[:, None] * taste], axis=-1)
     return DenseQuery(state, content, alpha, history)
 
@@ -234,45 +235,33 @@ def normalised(
 
 
 def hdnag_queries(
-    generator: Generator,
-    params: Any,
-    index: Index,
-    side: ReadSide,
-    views: ItemViews,
-    centroids: Centroids,
-    batch: int = BATCH,
-    shows_bar: bool = True,
+    model: Model, index: Index, side: ReadSide, batch: int = BATCH, shows_bar: bool = True
 ) -> Queries:
     """Queries of all users of a read side; the trunk runs once per user, here.
 
     Args:
-      generator: module.
-      params: parameters.
+      model: with its parameters.
       index: with the model's tables.
       side: the users.
-      views: of the catalogue.
-      centroids: of the codebook.
       batch: users of a query.
       shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
-
-    condition = generator.apply(params, centroids, method=Generator.tables).condition
+    generator, params = model.generator, model.params
+    condition = generator.apply(params, model.centroids, method=Generator.tables).condition
 
     def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
         codes = part.coarse[:, :width], part.fine[:, :width]
-        of_users = *codes, part.history[:, :width], part.archetype, part.belief
-        return user_vectors(generator, params, views, centroids, *of_users)
+        return user_vectors(model, *codes, part.history[:, :width], part.archetype, part.belief)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
         vectors, states, taste, alpha, history = users
-        of_users = alpha, archetype, history
         query = make_query(vectors, index.tables, archetype)
         if generator.config.normalised:
             weight = params["params"]["coarse_weight"]
             return normalised(query, index.tables.fine, condition, weight)
         if not generator.has_dense:
             return query
-        dense = dense_query(generator, params, views.archetypes, states, taste, *of_users)
+        dense = dense_query(model, states, taste, alpha, archetype, history)
         return query.replace(dense=dense)
 
     users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)

@@ -12,17 +12,12 @@ import numpy as np
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import best_of_blocks, probe, score_blocks
-from semid_jax.eval.model import ReadSide, user_query
-from semid_jax.models.codes import Centroids
-from semid_jax.models.fusion import ItemViews
-from semid_jax.models.hdnag import Generator
+from semid_jax.eval.model import Model, ReadSide, user_query
 from semid_jax.profiling import ProfileConfig, trace_phases
 
 
 def trace_decoding(
-    generator: Generator,
-    params: Any,
-    known: tuple[ItemViews, Centroids],
+    model: Model,
     index: Index,
     side: ReadSide,
     decode: DecodeConfig,
@@ -32,9 +27,7 @@ def trace_decoding(
     """Traces decode steps of one batch by the inverted index, phase by phase.
 
     Args:
-      generator: module.
-      params: its parameters.
-      known: views of the catalogue and centroids of its codebook.
+      model: with its parameters.
       index: with the model's tables.
       side: users to serve; they repeat where there are fewer than the batch takes.
       decode: probes and k.
@@ -55,7 +48,7 @@ def trace_decoding(
     ]
     return trace_phases(
         [
-            ("trunk", lambda r: user_query(generator, params, *known, index.tables, *batch)),
+            ("trunk", lambda r: user_query(model, index.tables, *batch)),
             ("coarse", lambda r: find(r["trunk"])),
             ("gather", lambda r: read(r["coarse"])),
             ("fine", lambda r: score(r["trunk"].fine, r["coarse"], r["gather"])),

@@ -26,7 +26,7 @@ from semid_jax.decode.score import Tables
 from semid_jax.eval.calibration import FACTORS, metrics_by_factor, scale_likeness
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate, validation_ranks
-from semid_jax.eval.model import ReadSide, dense_items, hdnag_queries, with_model
+from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.probing import choose_probes, search_ndcg
 from semid_jax.eval.read_sides import read_side
@@ -76,18 +76,17 @@ def run(
     sizes = check_settings(config)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
-    generator, params, progress = train_stage(config, workdir, raw, tokenizer, sizes)
+    model, progress = train_stage(config, workdir, raw, tokenizer, sizes)
     if config.validate_only:
         return None
     release()
-    index = index_stage(config, workdir, raw, tokenizer, generator, params)
-    decode = probes_stage(config, workdir, raw, tokenizer, generator, params, index)
-    made = tokenizer, generator, params, index
-    evaluation = evaluate_stage(config, workdir, raw, features, decode, *made)
+    index = index_stage(config, workdir, raw, tokenizer, model)
+    decode = probes_stage(config, workdir, raw, tokenizer, model, index)
+    evaluation = evaluate_stage(config, workdir, raw, features, decode, tokenizer, model, index)
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
-        profile_stage(config, workdir, evaluation.side, decode, *made)
+        profile_stage(config, workdir, evaluation.side, decode, model, index)
     calibration = {}
-    if generator.has_dense:
+    if model.generator.has_dense:
         calibration["calibrate"] = artifacts.read_extra(workdir / "calibration")["seconds"]
     chosen = {}
     if not config.decode.probes:
@@ -100,7 +99,7 @@ def run(
         **chosen,
         "evaluate": artifacts.read_extra(workdir / "evaluation")["seconds"],
     }
-    return Outcome(evaluation, params, progress, seconds, tokenizer)
+    return Outcome(evaluation, model.params, progress, seconds, tokenizer)
 
 
 def check_settings(config: ConfigDict) -> GeneratorConfig:
@@ -163,7 +162,7 @@ def train_stage(
     raw: RawDataset,
     tokenizer: Tokenizer,
     sizes: GeneratorConfig,
-) -> tuple[Generator, Any, Progress]:
+) -> tuple[Model, Progress]:
     """Trains the generator; a run that was killed goes on."""
     settings: TrainConfig = section(config, "train", TrainConfig)
     losses: LossConfig = section(config, "loss", LossConfig)
@@ -184,37 +183,40 @@ def train_stage(
     blank = initialise(generator, tokenizer.centroids, config.seed)
     params = start_codes(blank, tokenizer, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions))
+    start = Model(params, tokenizer.views, tokenizer.centroids, generator)
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
     empty = empty_index(tokenizer, sizes)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
-    def asked(params: Any) -> tuple[Queries, Index]:
-        index = with_model(empty, generator, params, codes.centroids, codes.popularity)
-        known = tokenizer.views, codes.centroids
-        return hdnag_queries(generator, params, index, side, *known, shows_bar=False), index
+    def asked(model: Model) -> tuple[Queries, Index]:
+        index = with_model(empty, model, codes.popularity)
+        return hdnag_queries(model, index, side, shows_bar=False), index
 
     def validate(params: Any) -> dict[str, float]:
-        queries, index = asked(params)
-        dense = dense_items(generator, params, tokenizer.views)
+        model = dataclasses.replace(start, params=params)
+        queries, index = asked(model)
+        dense = dense_items(model)
         ranks = validation_ranks(queries, index, side, dense, decode)
         found = mean_metrics(ranks["validation"])
         if dense is not None:
             found["s1_ndcg@10"] = mean_metrics(ranks["validation_s1"])["ndcg@10"]
         return found
 
-    def weigh(params: Any, dense: DenseItems) -> list[dict[str, float]]:
-        queries, index = asked(params)
-        without, _ = asked(scale_likeness(params, 0.0))
+    def weigh(model: Model, dense: DenseItems) -> list[dict[str, float]]:
+        queries, index = asked(model)
+        without, _ = asked(dataclasses.replace(model, params=scale_likeness(model.params, 0.0)))
         search = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
         return metrics_by_factor(queries, without, search, dense, side, decode.k)
 
     objective = hdnag_losses(generator, losses, settings.group, config.seed)
-    best, progress = fit(config, workdir, batches, params, objective, codes, validate)
-    dense = dense_items(generator, best, tokenizer.views)
+    params, progress = fit(config, workdir, batches, params, objective, codes, validate)
+    best = dataclasses.replace(start, params=params)
+    dense = dense_items(best)
     if dense is not None:
-        best = calibrate_stage(config, workdir, best, functools.partial(weigh, best, dense))
-    return generator, best, progress
+        weighed = functools.partial(weigh, best, dense)
+        best = dataclasses.replace(best, params=calibrate_stage(config, workdir, params, weighed))
+    return best, progress
 
 
 def calibrate_stage(
@@ -280,29 +282,19 @@ def empty_index(tokenizer: Tokenizer, sizes: GeneratorConfig) -> Index:
 
 
 def index_stage(
-    config: ConfigDict,
-    workdir: Path,
-    raw: RawDataset,
-    tokenizer: Tokenizer,
-    generator: Generator,
-    params: Any,
+    config: ConfigDict, workdir: Path, raw: RawDataset, tokenizer: Tokenizer, model: Model
 ) -> Index:
     """Inverted lists with the best model's embeddings."""
     directory = workdir / "index" / "lists"
     inputs = {
         "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
-        "model": tree_hash(params),
+        "model": tree_hash(model.params),
     }
     settings = config.model.to_dict()
     if not artifacts.matches(directory, "index", inputs, settings):
         started = time.perf_counter()
-        made = with_model(
-            empty_index(tokenizer, generator.config),
-            generator,
-            params,
-            tokenizer.centroids,
-            log_popularity(popularity(raw.interactions)),
-        )
+        empty = empty_index(tokenizer, model.generator.config)
+        made = with_model(empty, model, log_popularity(popularity(raw.interactions)))
         arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
         artifacts.write(directory, "index", arrays, inputs, settings, since(started))
     return index_from_arrays(artifacts.read(directory, "index")[0])
@@ -313,8 +305,7 @@ def probes_stage(
     workdir: Path,
     raw: RawDataset,
     tokenizer: Tokenizer,
-    generator: Generator,
-    params: Any,
+    model: Model,
     index: Index,
 ) -> DecodeConfig:
     """The settings of the search, P chosen on validation if none is given."""
@@ -326,10 +317,8 @@ def probes_stage(
     if not artifacts.matches(directory, "probes", inputs, config.decode.to_dict()):
         started = time.perf_counter()
         side, _, _ = read_side(tokenizer, raw.interactions, "validation", config.train.max_length)
-        known = tokenizer.views, tokenizer.centroids
-        queries = hdnag_queries(generator, params, index, side, *known)
-        dense = dense_items(generator, params, tokenizer.views)
-        ndcg = functools.partial(search_ndcg, queries, index, side, dense, decode)
+        queries = hdnag_queries(model, index, side)
+        ndcg = functools.partial(search_ndcg, queries, index, side, dense_items(model), decode)
         chosen, tried = choose_probes(index.n_cells, decode.loss, ndcg)
         losses = {str(probes): loss._asdict() for probes, loss in tried.items()}
         extra = {"probes": chosen, "losses": losses, **since(started)}
@@ -350,8 +339,7 @@ def evaluate_stage(
     features: ItemFeatures,
     decode: DecodeConfig,
     tokenizer: Tokenizer,
-    generator: Generator,
-    params: Any,
+    model: Model,
     index: Index,
 ) -> Evaluation:
     """Validation and test, scored once."""
@@ -363,15 +351,14 @@ def evaluate_stage(
             raw,
             features,
             tokenizer,
-            generator,
-            params,
+            model,
             index,
             decode,
             config.train.max_length,
             workdir / "index" / "scann",
         )
 
-    return evaluate_once(workdir, params, settings, score, inputs)
+    return evaluate_once(workdir, model.params, settings, score, inputs)
 
 
 def profile_stage(
@@ -379,16 +366,13 @@ def profile_stage(
     workdir: Path,
     side: ReadSide,
     decode: DecodeConfig,
-    tokenizer: Tokenizer,
-    generator: Generator,
-    params: Any,
+    model: Model,
     index: Index,
 ) -> None:
     """The phase table of decode steps, and the trace that it was read from."""
     settings: ProfileConfig = section(config, "profile", ProfileConfig)
     directory = workdir / "profile"
-    known = tokenizer.views, tokenizer.centroids
-    table = trace_decoding(generator, params, known, index, side, decode, settings, directory)
+    table = trace_decoding(model, index, side, decode, settings, directory)
     disk.write_json(directory / "phases.json", table)
     columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")
