@@ -61,7 +61,13 @@ PRESETS: dict[str, Preset] = {
         **MILLION,
         "data": {**MILLION["data"], "expand": 100_000},
         "train": {**MILLION["train"], "epochs": 2, "evaluate_every": 2},
-        "benchmark": {"users": 1024, "seconds": 1.0, "lengths": (4,), "epochs": 1, "beams": (20,)},
+        "benchmark": {
+            "users": 1024,
+            "seconds": 1.0,
+            "lengths": (4,),
+            "epochs": (1,),
+            "beams": (20,),
+        },
     },
     "tiny": {
         "data": {"name": "synthetic", "expand": 300},
@@ -76,7 +82,7 @@ PRESETS: dict[str, Preset] = {
             "users": 40,
             "seconds": 0.05,
             "lengths": (4,),
-            "epochs": 1,
+            "epochs": (1,),
             "beams": (10,),
         },
     },

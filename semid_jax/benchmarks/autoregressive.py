@@ -35,32 +35,33 @@ DROPOUT = 0.2
 
 def autoregressive_rows(
     config: ConfigDict,
+    settings: Any,
     workdir: Path,
     raw: RawDataset,
     features: ItemFeatures,
-    length: int,
     users: np.ndarray,
     rates: Rates,
 ) -> list[dict[str, Any]]:
     """Trains one, chooses its beam on validation, times it with a plain trie and with STATIC's.
 
     Args:
-      config: of the benchmark.
+      config: of `gpt2_config`.
+      settings: of the benchmark: batches, beams, seconds.
       workdir: of the benchmark; the model's own lies in it.
       raw: data set.
       features: normalised features.
-      length: codes of an item, the last of which tells apart what the others do not.
       users: int64[U], of the test split, for accuracy.
       rates: of the machine.
     """
-    settings = config.benchmark
-    own = gpt2_config(config, length)
+    length = config.quantize.digits + 2
     folder = workdir / f"ar_{length}_codes"
     share_stages(workdir, folder)
-    generator = autoregressive.prepare(own, folder, raw, features)
+    generator = autoregressive.prepare(config, folder, raw, features)
     made = generator.made
-    batches = make_batches(own, generator.reads)
-    params, _ = fit(own, folder, batches, made.params, made.losses, made.constants, made.validate)
+    batches = make_batches(config, generator.reads)
+    params, _ = fit(
+        config, folder, batches, made.params, made.losses, made.constants, made.validate
+    )
     codes, width = jnp.asarray(generator.table), config.train.max_length
     known = generator.model, params
 
@@ -70,7 +71,7 @@ def autoregressive_rows(
         return mean_metrics(target_ranks(lists.items, side.targets))["ndcg@10"]
 
     test = make_users(generator.reads, "test", width, users)
-    some = validation_users(own, raw.interactions.n_users)
+    some = validation_users(config, raw.interactions.n_users)
     validation = make_users(generator.reads, "validation", width, some)
     rows: list[dict[str, Any]] = []
     beam, ndcg = 0, 0.0
@@ -101,8 +102,14 @@ def autoregressive_rows(
     return rows
 
 
-def gpt2_config(config: ConfigDict, length: int) -> ConfigDict:
-    """GPT2 with the trunk's sizes, on residual k-means of so many levels less the last."""
+def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
+    """GPT2 with the trunk's sizes, on residual k-means of so many levels less the last.
+
+    Args:
+      config: of the benchmark.
+      length: codes of an item, the last of which tells apart what the others do not.
+      epochs: of its training.
+    """
     settings, model = config.benchmark, config.model
     made = ConfigDict(config.to_dict())
     made.recommender = "gpt2"
@@ -116,7 +123,7 @@ def gpt2_config(config: ConfigDict, length: int) -> ConfigDict:
     )
     widest = max(settings.beams)
     made.decode = ConfigDict(dataclasses.asdict(BeamConfig(widest, min(widest, config.decode.k))))
-    made.train.epochs = settings.epochs
+    made.train.epochs = epochs
     made.train.evaluate_users = VALIDATED
     return made
 

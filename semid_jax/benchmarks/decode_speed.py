@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax import disk, provenance
-from semid_jax.benchmarks.autoregressive import autoregressive_rows
+from semid_jax.benchmarks.autoregressive import autoregressive_rows, gpt2_config
 from semid_jax.benchmarks.decoders import METHODS, Decoder, check_methods, inverted, make_decoders
 from semid_jax.benchmarks.machine import Rates, measure, trunk_work
 from semid_jax.benchmarks.memory import measure_peak
@@ -51,7 +51,7 @@ from semid_jax.report.figures import draw_speed
 from semid_jax.report.readme import SPEED_COLUMNS
 from semid_jax.report.tables import Column, shown_columns, text_table
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.types import ItemFeatures
+from semid_jax.types import InputError, ItemFeatures
 
 SAMPLE_SEED = 0  # of the users: the same in every run
 CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + inverted"
@@ -76,7 +76,7 @@ class DecodeSpeedConfig:
       seconds: of timed calls, for each number.
       lengths: codes of an item for the autoregressive rows; 0 stands for the model's own length, ()
         leaves them out.
-      epochs: that each of those is trained.
+      epochs: that each of those is trained; times do not depend on it, accuracy and the beam do.
       beams: the best on validation is taken.
     """
 
@@ -85,7 +85,7 @@ class DecodeSpeedConfig:
     users: int = 4096
     seconds: float = 3.0
     lengths: tuple[int, ...] = (4, 0)
-    epochs: int = 4
+    epochs: tuple[int, ...] = (4, 1)
     beams: tuple[int, ...] = (10, 20, 50)
 
 
@@ -131,10 +131,12 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
       features: normalised features.
 
     Raises:
-      InputError: an unknown method, or a setting of the model.
+      InputError: an unknown method, a length without epochs, or a setting of the model.
     """
     settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
     check_methods(settings.methods)
+    if len(settings.epochs) < len(settings.lengths):
+        raise InputError("benchmark.epochs: name one number for each of benchmark.lengths")
     check_settings(config)
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
     served = serve(config, workdir, raw, features, settings.users)
@@ -169,10 +171,11 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     curve = trace_probes(served, found["exact"], asked, k)
     phases = trace_phases(served, settings, k, workdir / "profile")
     own = config.quantize.digits + 1
-    for length in settings.lengths:
+    for length, epochs in zip(settings.lengths, settings.epochs, strict=False):
         release()
+        gpt2 = gpt2_config(config, length or own, epochs)
         rows += autoregressive_rows(
-            config, workdir, raw, features, length or own, served.side.users, rates
+            gpt2, settings, workdir, raw, features, served.side.users, rates
         )
     finish(rows, raw.interactions.n_items)
     made = {
