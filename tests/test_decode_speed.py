@@ -87,6 +87,12 @@ def test_all_decoders_are_timed_beside_autoregressive_ones(tmp_path):
     assert all(row["slower"] > 0 for row in rows if row["decoder"].startswith("ar_"))
 
 
+def test_a_length_without_epochs_is_refused(tmp_path, capsys):
+    wrong = "--config.benchmark.lengths=4,0"
+    assert launch.main([*TINY, wrong, f"--workdir={tmp_path / 'run'}"]) == launch.BAD_INPUT
+    assert "benchmark.epochs: name one number for each" in capsys.readouterr().err
+
+
 def test_an_unknown_decoder_is_refused(tmp_path, capsys):
     wrong = "--config.benchmark.methods=exakt,"
     assert launch.main([*TINY, wrong, f"--workdir={tmp_path / 'run'}"]) == launch.BAD_INPUT

@@ -155,7 +155,7 @@ def test_of_a_baseline_without_training_the_best_features_are_shown(tmp_path):
     assert "| item_knn | 0.0200 | 0.0200 | 0.0200 | 0.0200 | 0.0230 |" in table
     rows = [line.split(" | ")[:2] for line in table.splitlines()]
     assert ["| item_knn", "0.0200"] in rows
-    assert ["| text_knn, best of 2 settings", "0.0400"] in rows
+    assert ["| text_knn, best of 2 measured", "0.0400"] in rows
 
 
 def test_readme_without_markers_is_refused_in_one_line(tmp_path, capsys):

@@ -35,7 +35,6 @@ DROPOUT = 0.2
 
 def autoregressive_rows(
     config: ConfigDict,
-    settings: Any,
     workdir: Path,
     raw: RawDataset,
     features: ItemFeatures,
@@ -46,14 +45,13 @@ def autoregressive_rows(
 
     Args:
       config: of `gpt2_config`.
-      settings: of the benchmark: batches, beams, seconds.
       workdir: of the benchmark; the model's own lies in it.
       raw: data set.
       features: normalised features.
       users: int64[U], of the test split, for accuracy.
       rates: of the machine.
     """
-    length = config.quantize.digits + 2
+    settings, length = config.benchmark, config.quantize.digits + 2
     folder = workdir / f"ar_{length}_codes"
     share_stages(workdir, folder)
     generator = autoregressive.prepare(config, folder, raw, features)

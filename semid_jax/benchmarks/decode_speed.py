@@ -29,7 +29,7 @@ from semid_jax.decode.index import Index, build_index
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Tables
-from semid_jax.eval.coarse import head_metrics
+from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.model import Model, ReadSide, hdnag_queries, user_query
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.ranking import target_ranks
@@ -41,6 +41,7 @@ from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.fit import encode_items
 from semid_jax.recommenders.common import release, section
 from semid_jax.recommenders.hdnag import (
+    PHASE_COLUMNS,
     check_settings,
     index_stage,
     probes_stage,
@@ -55,13 +56,6 @@ from semid_jax.types import InputError, ItemFeatures
 
 SAMPLE_SEED = 0  # of the users: the same in every run
 CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + inverted"
-PHASE_COLUMNS = (
-    Column("batch"),
-    Column("phase"),
-    Column("p50_ms", "p50 ms", digits=3),
-    Column("p95_ms", "p95 ms", digits=3),
-    Column("share", percent=True),
-)
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of P: the curve of `inverted`
 
 
@@ -174,13 +168,11 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     for length, epochs in zip(settings.lengths, settings.epochs, strict=False):
         release()
         gpt2 = gpt2_config(config, length or own, epochs)
-        rows += autoregressive_rows(
-            gpt2, settings, workdir, raw, features, served.side.users, rates
-        )
+        rows += autoregressive_rows(gpt2, workdir, raw, features, served.side.users, rates)
     finish(rows, raw.interactions.n_items)
     made = {
         "rates": dataclasses.asdict(rates),
-        "head": head_metrics(
+        "head": coarse_metrics(
             served.queries,
             served.side,
             served.tokenizer.coarse,
@@ -371,7 +363,7 @@ def write(workdir: Path, config: ConfigDict, measured: dict[str, Any]) -> None:
     print("\nDecoders, warm, one process; ratios of medians")
     print(text_table(rows, shown_columns(SPEED_COLUMNS, rows)))
     print("\nA step of the trunk and inverted, phase by phase, each waited for")
-    print(text_table(measured["phases"], PHASE_COLUMNS))
+    print(text_table(measured["phases"], [Column("batch"), *PHASE_COLUMNS]))
     print(
         f"\ncoarse head: entropy {head['coarse_entropy']:.2f} nats, the target is in the probed "
         f"cells for {head['coarse_recall']:.1%} of the users"

@@ -14,10 +14,15 @@ from semid_jax.eval.model import ReadSide
 from semid_jax.eval.searching import Queries
 
 
-def head_metrics(
-    queries: Queries, side: ReadSide, coarse: np.ndarray, weight: Any, probes: int
+def coarse_metrics(
+    queries: Queries,
+    side: ReadSide,
+    coarse: np.ndarray,
+    weight: Any,
+    probes: int,
+    index: Index | None = None,
 ) -> dict[str, float]:
-    """What the coarse head knows by itself.
+    """Recall of the coarse head, how sure it is, how well aligned with the items it stands for.
 
     Args:
       queries: of the users.
@@ -25,22 +30,28 @@ def head_metrics(
       coarse: int32[A, N + 1], the write side.
       weight: w of S1, by which a query's coarse table is multiplied.
       probes: P.
+      index: with the model's tables; None leaves the alignment out, which scores the catalogue.
 
     Returns:
       coarse_recall, the share of users whose target lies in the P best cells; coarse_entropy, mean
-      entropy (nats) of the head.
+      entropy (nats) of the head; alignment_kl, mean KL (nats) of the cell masses of the exact
+      softmax on S1 against the head.
     """
-    inside, entropy = [], []
+    found: dict[str, list[np.ndarray]] = {}
+    weight = jnp.asarray(weight)
     for query, rows, n in queries:
         cell = coarse[side.archetype[rows], side.targets[rows]]
         table = np.asarray(query.coarse)[:n]
         own = np.take_along_axis(table, cell[:, None], axis=1)
-        inside.append((table > own).sum(axis=1) < probes)
-        entropy.append(np.asarray(_entropy(query.coarse, jnp.asarray(weight)))[:n])
-    return {
-        "coarse_recall": float(np.concatenate(inside).mean()),
-        "coarse_entropy": float(np.concatenate(entropy).mean()),
-    }
+        of_users = {
+            "coarse_recall": (table > own).sum(axis=1) < probes,
+            "coarse_entropy": np.asarray(_entropy(query.coarse, weight))[:n],
+        }
+        if index is not None:
+            of_users["alignment_kl"] = np.asarray(_alignment(index, query, weight))[:n]
+        for name, values in of_users.items():
+            found.setdefault(name, []).append(values)
+    return {name: float(np.concatenate(parts).mean()) for name, parts in found.items()}
 
 
 @jax.jit
@@ -54,29 +65,3 @@ def _alignment(index: Index, query: Any, weight: jax.Array) -> jax.Array:
     mass = cell_masses(index, query)
     head = jax.nn.log_softmax(query.coarse / weight)
     return jnp.sum(mass * (jnp.log(jnp.maximum(mass, 1e-12)) - head), axis=1)
-
-
-def coarse_metrics(
-    queries: Queries, index: Index, side: ReadSide, coarse: np.ndarray, weight: Any, probes: int
-) -> dict[str, float]:
-    """`head_metrics`, and how well the head is aligned with the items it stands for.
-
-    Args:
-      queries: of the users.
-      index: with the model's tables.
-      side: the users.
-      coarse: int32[A, N + 1], the write side.
-      weight: w of S1, by which a query's coarse table is multiplied.
-      probes: P.
-
-    Returns:
-      coarse_recall, coarse_entropy and alignment_kl, mean KL (nats) of the cell masses of the
-      exact softmax on S1 against the coarse head.
-    """
-    divergence = [
-        np.asarray(_alignment(index, query, jnp.asarray(weight)))[:n] for query, _, n in queries
-    ]
-    return {
-        **head_metrics(queries, side, coarse, weight, probes),
-        "alignment_kl": float(np.concatenate(divergence).mean()),
-    }

@@ -140,7 +140,8 @@ def evaluate(
     for name, ranks in validation_ranks(queries, index, validation, dense, config).items():
         metrics |= named(name, summary(ranking_metrics(ranks)))
     weight = model.params["params"]["coarse_weight"]
-    coarse = coarse_metrics(queries, index, validation, tokenizer.coarse, weight, config.probes)
+    of_head = validation, tokenizer.coarse, weight, config.probes
+    coarse = coarse_metrics(queries, *of_head, index)
     metrics |= named("validation_search", coarse)
 
     sketch = None

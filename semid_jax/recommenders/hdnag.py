@@ -58,6 +58,12 @@ from semid_jax.train.optimiser import TrainConfig
 from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
 from semid_jax.types import InputError, ItemFeatures
 
+PHASE_COLUMNS = (
+    Column("phase"),
+    *(Column(name, digits=3) for name in ("mean_ms", "p50_ms", "p95_ms")),
+    Column("share", percent=True),
+)
+
 
 def run(
     config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
@@ -374,6 +380,5 @@ def profile_stage(
     directory = workdir / "profile"
     table = trace_decoding(model, index, side, decode, settings, directory)
     disk.write_json(directory / "phases.json", table)
-    columns = [Column("phase"), *(Column(n, digits=3) for n in ("mean_ms", "p50_ms", "p95_ms"))]
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")
-    print(text_table(table, [*columns, Column("share", percent=True)]))
+    print(text_table(table, PHASE_COLUMNS))

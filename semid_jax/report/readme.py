@@ -249,8 +249,8 @@ def _neighbourhood_rows(records: Sequence[Record]) -> list[dict[str, Any]]:
             for groups in of_models.values()
         ]
         best = max(found, key=lambda row: row["ndcg@10"] or 0.0)
-        settings = len({tuple(row.values()) for row in found})
-        note = f", best of {settings} settings" if settings > 1 else ""
+        measured = len({tuple(row.values()) for row in found})
+        note = f", best of {measured} measured" if measured > 1 else ""
         rows.append({"model": name + note, **best})
     return rows
 
