@@ -151,17 +151,12 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     rows: list[dict[str, Any]] = []
     asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
     for batch, queries in asked.items():
-        for decoder in decoders:
-            if decoder.most is not None and decoder.most < batch:
-                continue
-            if decoder.name not in worth:
-                worth[decoder.name] = spot_check(decoder, decoders[0], queries)
-            row = time_decoder(decoder, queries, worth[decoder.name], rates, settings.seconds)
-            row["build_s"] = decoder.build_s
-            if decoder.name == "inverted":
-                row |= {"build_s": built, "build_mib": held}
-            rows.append({"batch": batch, **row, **worth[decoder.name]})
-        rows += [{"batch": batch, **row} for row in end_to_end(served, batch, k, rates, settings)]
+        timed = time_decoders(decoders, queries, worth, rates, settings.seconds)
+        timed += end_to_end(served, batch, k, rates, settings)
+        rows += [{"batch": batch, **row} for row in timed]
+    for row in rows:
+        if row["decoder"] == "inverted":
+            row |= {"build_s": built, "build_mib": held}
     curve = trace_probes(served, found["exact"], asked, k)
     phases = trace_phases(served, settings, k, workdir / "profile")
     own = config.quantize.digits + 1
@@ -170,15 +165,11 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         gpt2 = gpt2_config(config, length or own, epochs)
         rows += autoregressive_rows(gpt2, workdir, raw, features, served.side.users, rates)
     finish(rows, raw.interactions.n_items)
+    weight = served.model.params["params"]["coarse_weight"]
+    of_head = served.side, served.tokenizer.coarse, weight, served.probes
     made = {
         "rates": dataclasses.asdict(rates),
-        "head": coarse_metrics(
-            served.queries,
-            served.side,
-            served.tokenizer.coarse,
-            served.model.params["params"]["coarse_weight"],
-            served.probes,
-        ),
+        "head": coarse_metrics(served.queries, *of_head),
         "rows": rows,
         "curve": curve,
         "phases": phases,
@@ -241,6 +232,32 @@ def spot_check(decoder: Decoder, exact: Decoder, queries: Sequence[Any]) -> dict
         "recall@10": overlap(items[:, :10], np.concatenate(best)[:, :10]),
         "items_scored": float(np.mean([part.scored for part in found])),
     }
+
+
+def time_decoders(
+    decoders: Sequence[Decoder],
+    queries: Sequence[Any],
+    worth: Mapping[str, dict[str, float]],
+    rates: Rates,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Times those that take so many users.
+
+    Args:
+      decoders: the exact one first.
+      queries: batches of users.
+      worth: name -> accuracy; of a decoder that is not there a few queries tell.
+      rates: of the machine.
+      seconds: how long to time each.
+    """
+    rows = []
+    for decoder in decoders:
+        if decoder.most is not None and decoder.most < len(queries[0].archetype):
+            continue
+        own = worth.get(decoder.name) or spot_check(decoder, decoders[0], queries)
+        row = time_decoder(decoder, queries, own, rates, seconds)
+        rows.append({**row, "build_s": decoder.build_s, **own})
+    return rows
 
 
 def time_decoder(
@@ -332,9 +349,8 @@ def trace_phases(
     decode = DecodeConfig(probes=served.probes, k=k)
     made = []
     for batch in settings.batches:
-        steps = ProfileConfig(batch=batch)
-        of_users = served.model, served.index, served.side
-        table = trace_decoding(*of_users, decode, steps, directory / f"{batch}_users")
+        asked = served.model, served.index, served.side, decode, ProfileConfig(batch=batch)
+        table = trace_decoding(*asked, directory / f"{batch}_users")
         made += [{"batch": batch, **row} for row in table]
     return made
 
