@@ -30,6 +30,7 @@ MILLION: Preset = {
     # Searches are as wide as the longest lists: even ones waste less.
     "quantize": {"balance": 1.25},
     "model": {"dense": "none", "dropout": 0.5},
+    "loss": {"products": "auto"},
     "train": {
         "epochs": 12,
         "max_length": 20,

@@ -64,6 +64,7 @@ PRESETS: dict[str, Preset] = {
         "features": {"modalities": ("image", "text")},
         "tokenizer": {"archetypes": 1},
         "model": {"dense": "free"},
+        "loss": {"products": "auto"},
         "train": {
             "epochs": 24,
             "max_length": 200,
@@ -102,6 +103,7 @@ PRESETS: dict[str, Preset] = {
         # data.pipeline, split_share), more than it brings (BUILD_NOTES.md, tuning of HDNAG).
         "tokenizer": {"archetypes": 1},
         "model": {"dense": "free", "dropout": 0.5},
+        "loss": {"products": "auto"},
         "train": {
             "epochs": 24,
             "max_length": 20,
@@ -114,7 +116,7 @@ PRESETS: dict[str, Preset] = {
             "evaluate_every": 3,
         },
     },
-    "folder": {"data": {"name": "folder"}},
+    "folder": {"data": {"name": "folder"}, "loss": {"products": "auto"}},
 }
 
 

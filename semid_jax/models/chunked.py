@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 FLOATS = {"cpu": 2**21, "other": 2**26}  # of a chunk's largest array: 8 MiB fit a CPU's cache
+TILE = 32
 
 # (shared, rows [n, ...], other rows [n, ...]) -> the n rows' losses, float32[n].
 Loss = Callable[[Any, Any, Any], jax.Array]
@@ -26,8 +27,9 @@ Losses = Callable[[Any, Any, Any, Any], tuple[jax.Array, Any]]
 
 def chunk_rows(floats: int, n: int) -> int:
     """How many of n positions a chunk holds, if one position makes so many floats."""
-    most = FLOATS.get(jax.default_backend(), FLOATS["other"])
-    return max(1, min(most // floats, n))
+    most = FLOATS.get(jax.default_backend(), FLOATS["other"]) // floats
+    # Products are cut into tiles of rows; parts of one take as long as the whole.
+    return max(1, min(most - most % TILE if most > TILE else most, n))
 
 
 def chunked_loss(

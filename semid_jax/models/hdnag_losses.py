@@ -15,6 +15,17 @@ from flax import struct
 
 from semid_jax.models.chunked import chunk_rows, chunked_loss, chunked_losses
 from semid_jax.models.codes import CodeTables, CodeVectors
+from semid_jax.models.item_sums import (
+    LANES,
+    Catalogue,
+    CatalogueOfS2,
+    Learned,
+    LearnedOfS2,
+    Places,
+    PlacesOfS2,
+    item_sums,
+)
+from semid_jax.models.rounding import product_dtype
 
 NEVER = 1e9  # subtracted from the score of what must not count
 
@@ -34,6 +45,8 @@ class LossConfig:
       fakes: code combinations without an item, per group, for the validity term.
       fine_digits: digits that the fine loss looks at in a step, drawn anew every step; all digits
         where there are no more.
+      products: what the factors of the item-level losses' products are rounded to, see `rounding`;
+        "auto" is bfloat16 on accelerators and on CPUs with AMX, float32 elsewhere.
     """
 
     coarse: float = 0.2
@@ -45,6 +58,7 @@ class LossConfig:
     candidates: int = 20_000
     fakes: int = 64
     fine_digits: int = 8
+    products: str = "float32"
 
 
 @struct.dataclass
@@ -221,10 +235,10 @@ def item_losses(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Item-level cross-entropies on S1 and S2, hierarchical alignment and validity, together.
 
-    All read the same scores, which are made once. Alignment is KL(cell masses of the softmax on
-    the score that ranks, S2 where there is one, no gradient || coarse head), so that the cells
-    which the head likes are those of the items that rank. Validity is -log of the share of
-    probability that the candidates keep against fake codes.
+    All read the same scores, which are made once, see `item_sums`. Alignment is KL(cell masses of
+    the softmax on the score that ranks, S2 where there is one, no gradient || coarse head), so that
+    the cells which the head likes are those of the items that rank. Validity is -log of the share
+    of probability that the candidates keep against fake codes.
 
     Args:
       config: weights.
@@ -242,81 +256,110 @@ def item_losses(
     """
 
     def losses(
-        shared: tuple[CodeVectors, CodeVectors, Dense | None],
-        fixed: Fixed,
+        shared: tuple[Learned, CodeVectors],
+        catalogue: Catalogue,
         asked: Asked,
-        known: Known,
+        others: tuple[Known, Places],
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        vectors, fakes, dense = shared
-        candidates = fixed.candidates
-        s1, own = _scores(asked, known, vectors), _own_score(asked, known)
-        loss, log_total, scores = _cross_entropy(s1, own, candidates, known.target)
+        (learned, fakes), (known, places) = shared, others
+        own1 = _own_score(asked, known)
+        own2 = own1
+        if learned.of_s2 is not None:
+            own2 = own1 + _own_dense(asked, known, learned.of_s2)
+        r1, r2, mass = item_sums(asked.states, own1, own2, learned, catalogue, places)
         fake = jax.nn.logsumexp(_scores(asked, known, fakes), axis=-1)
-        validity = jax.nn.softplus(fake - log_total)
-        total = config.item * loss + config.validity * validity
-        parts = {"item_loss": loss, "validity_loss": validity}
-        if dense is not None:
-            added, own_added = _dense_scores(asked, known, fixed, dense)
-            s2, own = s1 + added, own + own_added
-            loss, log_total, scores = _cross_entropy(s2, own, candidates, known.target)
-            total += config.dense * loss
-            parts["dense_loss"] = loss
-        mass = jnp.exp(jax.lax.stop_gradient(scores - log_total[:, None])) @ fixed.masses
-        of_own = jnp.exp(-jax.lax.stop_gradient(loss))
-        mass = mass.at[jnp.arange(len(loss)), known.cell].add(of_own)
+        validity = jax.nn.softplus(fake - own1 - r1)
+        total = config.item * r1 + config.validity * validity
+        parts = {"item_loss": r1, "validity_loss": validity}
+        if learned.of_s2 is not None:
+            total += config.dense * r2
+            parts["dense_loss"] = r2
+        of_own = jnp.exp(-jax.lax.stop_gradient(r2))
+        mass = jax.lax.stop_gradient(mass).at[jnp.arange(len(r1)), known.cell].add(of_own)
         log_q = jax.nn.log_softmax(asked.coarse_logits)
         parts["alignment_loss"] = jnp.sum(mass * (jnp.log(mass + 1e-9) - log_q), axis=-1)
         total += config.alignment * parts["alignment_loss"]
         return total, parts
 
-    rows = chunk_rows(len(fixed.candidates.ids), len(weight))
+    catalogue = _read(product_dtype(config.products), fixed, vectors, dense)
+    # Scores and what is kept of them, rounded: 128 rows of 12,101 items are the best on two cores.
+    rows = chunk_rows(len(catalogue.ids) * 4 // 3, len(weight))
+    shared = _learned(len(catalogue.ids), vectors, dense), fakes
+    others = known, _places(fixed.candidates.ids, len(catalogue.ids), known)
     made: tuple[jax.Array, dict[str, jax.Array]] = chunked_losses(
-        losses, rows, (vectors, fakes, dense), fixed, asked, known, weight
+        losses, rows, shared, catalogue, asked, others, weight
     )
     return made
 
 
+def _read(dtype: jnp.dtype, fixed: Fixed, vectors: CodeVectors, dense: Dense | None) -> Catalogue:
+    """The candidates as `item_sums` reads them."""
+    ids = fixed.candidates.ids
+    more = -len(ids) % LANES
+    vectors, dense = jax.lax.stop_gradient((vectors, dense))
+
+    def padded(a: jax.Array, value: float = 0.0) -> jax.Array:
+        return jnp.pad(a, ((0, more), *[(0, 0)] * (a.ndim - 1)), constant_values=value)
+
+    def rounded(a: jax.Array) -> jax.Array:
+        return padded(a).astype(dtype)
+
+    x = rounded(vectors.x)
+    of_s2 = None
+    if dense is not None and fixed.e is not None:
+        of_s2 = CatalogueOfS2(rounded(dense.y), jnp.moveaxis(rounded(fixed.e), 1, 0))
+    return Catalogue(
+        ids=padded(ids),
+        base=padded(vectors.bias - fixed.candidates.log_count, -NEVER),
+        x=x,
+        xm=jnp.concatenate([x, rounded(vectors.m)], axis=1),
+        masses=rounded(fixed.masses),
+        of_s2=of_s2,
+    )
+
+
+def _learned(size: int, vectors: CodeVectors, dense: Dense | None) -> Learned:
+    """What is differentiated of the candidates, padded to `size`."""
+
+    def turned(a: jax.Array) -> jax.Array:
+        return jnp.pad(a, ((0, size - len(a)), (0, 0))).T
+
+    xm_bias = turned(jnp.concatenate([vectors.x, vectors.m, vectors.bias[:, None]], axis=1))
+    if dense is None:
+        return Learned(xm_bias)
+    return Learned(xm_bias, LearnedOfS2(turned(dense.y), dense.likeness_by, dense.repeat))
+
+
+def _places(ids: jax.Array, size: int, known: Known) -> Places:
+    """What no gradient changes at the positions, histories as places among the candidates."""
+    if known.past is None:
+        return Places(known.target, known.interest)
+    history = known.past.history
+    place = jnp.searchsorted(ids, history)
+    found = ids[jnp.minimum(place, len(ids) - 1)] == history
+    of_s2 = PlacesOfS2(known.past.taste, jnp.where(found, place, size))
+    return Places(known.target, known.interest, of_s2)
+
+
 def _scores(asked: Asked, known: Known, vectors: CodeVectors) -> jax.Array:
-    """S1, float32[n, S], of n positions and S items."""
+    """S1, float32[n, V], of n positions and V codes."""
     return asked.states @ vectors.x.T + known.interest @ vectors.m.T + vectors.bias
 
 
 def _own_score(asked: Asked, known: Known) -> jax.Array:
-    """float32[n], of the true items."""
+    """S1 of the true items, float32[n]."""
     of_state = jnp.sum(asked.states * asked.own.x, axis=-1)
     return of_state + jnp.sum(known.interest * asked.own.m, axis=-1) + asked.own.bias
 
 
-def _dense_scores(
-    asked: Asked, known: Known, fixed: Fixed, dense: Dense
-) -> tuple[jax.Array, jax.Array]:
-    """What S2 adds: float32[n, S] of the candidates, float32[n] of the true items."""
-    past, e, own_y = known.past, fixed.e, asked.own_y
-    if past is None or e is None or own_y is None:
+def _own_dense(asked: Asked, known: Known, learned: LearnedOfS2) -> jax.Array:
+    """What S2 adds to the scores of the true items, float32[n]."""
+    past, own_y = known.past, asked.own_y
+    if past is None or own_y is None:
         raise ValueError("S2 needs its own part of every argument")
-    scores = asked.states @ dense.y.T
-    for m in range(e.shape[1]):
-        # Only k_m is learned of this product: its gradient would cost two products more.
-        likeness = jax.lax.stop_gradient(past.taste[:, m] @ e[:, m].T)
-        scores += dense.likeness_by[m] * likeness
-    ids = fixed.candidates.ids
-    place = jnp.searchsorted(ids, past.history)
-    found = ids[jnp.minimum(place, len(ids) - 1)] == past.history
-    place = jnp.where(found, place, len(ids))
-    scores = scores.at[jnp.arange(len(place))[:, None], place].add(dense.repeat, mode="drop")
     again = jnp.any(past.history == known.target[:, None], axis=1)
-    own = jnp.sum(asked.states * own_y, axis=-1) + past.own_likeness @ dense.likeness_by
-    return scores, own + dense.repeat * again
-
-
-def _cross_entropy(
-    scores: jax.Array, own: jax.Array, candidates: Candidates, target: jax.Array
-) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """-log p of the true item, log of the sum over it and the candidates, scores as they count."""
-    hit = target[:, None] == candidates.ids
-    scores = jnp.where(hit, -NEVER, scores - candidates.log_count)
-    log_total = jnp.logaddexp(own, jax.nn.logsumexp(scores, axis=-1))
-    return log_total - own, log_total, scores
+    likeness = past.own_likeness @ learned.likeness_by
+    return jnp.sum(asked.states * own_y, axis=-1) + likeness + learned.repeat * again
 
 
 def fake_codes(
