@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.models.codes import Centroids, meaning
-from semid_jax.models.fusion import Archetypes, ItemViews, see
+from semid_jax.models.fusion import Archetypes, ItemViews, parts, see
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.train.objective import Codes
 
@@ -65,7 +65,7 @@ def make_codes(coarse, fine, log_proposal, views):
     z = see(views, column, jnp.arange(N + 1)[None])
     detail = meaning(make_centroids(), jnp.asarray(coarse), jnp.asarray(fine)).detail
     codes = jnp.asarray(coarse), jnp.asarray(fine)
-    return Codes(*codes, log_proposal, POPULARITY, views, z, detail, make_centroids())
+    return Codes(*codes, log_proposal, POPULARITY, views, z, detail, parts(views), make_centroids())
 
 
 def states_of(generator, params, vectors, items):

@@ -138,7 +138,7 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 def test_a_sample_of_candidates_stands_for_all_items():
     counts = np.random.default_rng(0).integers(1, 9, N)
     log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
-    codes = Codes(None, None, jnp.asarray(log_p), None, None, None, None, None)
+    codes = Codes(None, None, jnp.asarray(log_p), None, None, None, None, None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):

@@ -107,6 +107,11 @@ def ask(belief: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
     return jnp.einsum("...mk,mkd->...d", by_taste, table)
 
 
+def parts(views: ItemViews) -> jax.Array:
+    """alpha~[i, m] e[i, m] of all items under all archetypes: float32[A, N + 1, M, D]."""
+    return shares(views.archetypes.alpha[:, None], views.mask)[..., None] * views.e
+
+
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:
     """The space in which archetypes are clustered: weights first, interest second.
 

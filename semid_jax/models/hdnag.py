@@ -262,8 +262,8 @@ class Generator(nn.Module):
         down = self.coarse_codes @ self.condition_down
         return jnp.einsum("cr,rld->cld", down, self.condition_up)
 
-    def dense_vectors(self, z: jax.Array, items: jax.Array) -> jax.Array:
-        """y = V z + u: float32[..., D_z] and int32[...] to float32[..., D]."""
+    def dense_vectors(self, z: jax.Array, items: jax.Array | slice) -> jax.Array:
+        """y = V z + u: float32[..., D_z] and int32[...], or a range, to float32[..., D]."""
         y = multiply(z, self.dense_in)
         return y + self.free[items] if self.has_free else y
 

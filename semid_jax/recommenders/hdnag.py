@@ -33,6 +33,7 @@ from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import mean_metrics
 from semid_jax.models.codes import Centroids, meaning
+from semid_jax.models.fusion import parts
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
@@ -188,7 +189,7 @@ def train_stage(
     batches = make_batches(config, raw.interactions, readings.archetype, belief)
     blank = initialise(generator, tokenizer.centroids, config.seed)
     params = start_codes(blank, tokenizer, config.seed)
-    codes = make_codes(tokenizer, popularity(raw.interactions))
+    codes = make_codes(tokenizer, popularity(raw.interactions), generator.has_dense)
     start = Model(params, tokenizer.views, tokenizer.centroids, generator)
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
@@ -261,8 +262,14 @@ def log_popularity(counts: np.ndarray) -> jax.Array:
     return jnp.asarray(found - found[1:].mean(), jnp.float32)
 
 
-def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
-    """The catalogue as the training step reads it."""
+def make_codes(tokenizer: Tokenizer, counts: np.ndarray, has_dense: bool) -> Codes:
+    """The catalogue as the training step reads it.
+
+    Args:
+      tokenizer: with its IDs.
+      counts: int64[N + 1], how often items are chosen.
+      has_dense: whether the model scores by S2 as well.
+    """
     coarse, fine = jnp.asarray(tokenizer.coarse), jnp.asarray(tokenizer.fine)
     return Codes(
         coarse,
@@ -272,6 +279,7 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
         tokenizer.views,
         jnp.asarray(tokenizer.points),
         meaning(tokenizer.centroids, coarse, fine).detail,
+        parts(tokenizer.views) if has_dense else None,
         tokenizer.centroids,
     )
 

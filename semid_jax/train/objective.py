@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from semid_jax.models.codes import Centroids, CodeVectors, Meaning, meaning
-from semid_jax.models.fusion import ItemViews, ask, shares
+from semid_jax.models.fusion import ItemViews, ask
 from semid_jax.models.hdnag import Generator, interests
 from semid_jax.models.hdnag_losses import (
     NEVER,
@@ -30,6 +30,8 @@ from semid_jax.models.hdnag_losses import (
 from semid_jax.models.linear import multiply
 from semid_jax.train.step import Batch, Losses, dropout_seeds
 
+Rows = jax.Array | slice  # of a table of items: int32[...], or a range of them
+
 
 @struct.dataclass
 class Codes:
@@ -43,6 +45,8 @@ class Codes:
       views: what it takes to see an item as an archetype does.
       z: float32[A, N + 1, D_z], all items as the archetypes see them.
       detail: float32[A, N + 1, D_z], what their fine digits stand for, see `Meaning`.
+      parts: float32[A, N + 1, M, D_z], alpha~[i, m] e[i, m], what likeness in S2 reads; None if
+        the model has no dense term.
       centroids: what any code stands for.
     """
 
@@ -53,17 +57,13 @@ class Codes:
     views: ItemViews
     z: jax.Array
     detail: jax.Array
+    parts: jax.Array | None
     centroids: Centroids
 
-    def meaning(self, column: jax.Array, items: jax.Array) -> Meaning:
-        """What the IDs of items int32[...] in columns int32[...] stand for."""
+    def meaning(self, column: jax.Array, items: Rows) -> Meaning:
+        """What the IDs of items in columns int32[...] stand for."""
         cell = self.centroids.coarse[self.coarse[column, items]]
         return Meaning(cell, self.detail[column, items])
-
-    def shared(self, column: jax.Array, items: jax.Array) -> jax.Array:
-        """alpha~[i, m] e[i, m], float32[..., M, D_z], of items under archetypes int32[...]."""
-        alpha = shares(self.views.archetypes.alpha[column], self.views.mask[items])
-        return alpha[..., None] * self.views.e[items]
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
@@ -125,6 +125,7 @@ def group_losses(
     B, T = inputs.shape
     G = B // group
     column = archetype[:, None]
+    parts = codes.parts if generator.has_dense else None
     call = functools.partial(generator.apply, params)
 
     def code_vectors(
@@ -134,7 +135,7 @@ def group_losses(
         made: CodeVectors = call(*asked, method=Generator.code_vectors)
         return made
 
-    def dense_vectors(a: jax.Array, items: jax.Array) -> jax.Array:
+    def dense_vectors(a: jax.Array, items: Rows) -> jax.Array:
         made: jax.Array = call(codes.z[a, items], items, method=Generator.dense_vectors)
         return made
 
@@ -156,24 +157,26 @@ def group_losses(
     key = jax.random.fold_in(jax.random.key(seed), step)
     sample_key, fake_key, digit_key = jax.random.split(key, 3)
     candidates = sample_candidates(codes, sample_key, config.candidates)
+    # All rows but the first are cut out of a table much faster than they are looked up.
+    everything = len(candidates.ids) == len(codes.log_proposal) - 1
+    rows: Rows = slice(1, None) if everything else candidates.ids
 
     def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
         a = part["archetype"]
-        coarse, digits = codes.coarse[a, candidates.ids], codes.fine[a, candidates.ids]
-        popular = codes.popularity[candidates.ids]
-        vectors = code_vectors(coarse, digits, codes.meaning(a, candidates.ids), popular)
+        coarse, digits = codes.coarse[a, rows], codes.fine[a, rows]
+        vectors = code_vectors(coarse, digits, codes.meaning(a, rows), codes.popularity[rows])
         fakes = fake_codes(fake_key, coarse, digits, config.fakes)
-        shared, dense = None, None
-        if generator.has_dense:
-            shared = codes.shared(a, candidates.ids)
+        of_s2, dense = None, None
+        if parts is not None:
+            of_s2 = parts[a, rows]
             dense = Dense(
-                dense_vectors(a, candidates.ids),
+                dense_vectors(a, rows),
                 call(method=Generator.likeness_by),
                 call(method=Generator.repeat),
             )
-        total, parts = item_losses(
+        total, reported = item_losses(
             config,
-            Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), shared),
+            Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), of_s2),
             vectors,
             code_vectors(*fakes, meaning(codes.centroids, *fakes), jnp.zeros(config.fakes)),
             dense,
@@ -181,12 +184,12 @@ def group_losses(
             part["known"],
             part["weight"],
         )
-        return {"item_losses": total, **parts}
+        return {"item_losses": total, **reported}
 
     own_y, past = None, None
-    if generator.has_dense:
+    if parts is not None:
         taste = interests(codes.views.e[inputs], generator.config.fading)
-        own_likeness = jnp.einsum("btmd,btmd->btm", taste, codes.shared(column, targets))
+        own_likeness = jnp.einsum("btmd,btmd->btm", taste, parts[column, targets])
         own_y = dense_vectors(column, targets)
         past = Past(taste, own_likeness, seen_so_far(inputs))
     own = code_vectors(cell, fine, codes.meaning(column, targets), codes.popularity[targets])
