@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -96,7 +97,8 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
         return 0
     print(f"--- {row}, seed {seed}: {shlex.join(arguments)}", flush=True)
     command = [sys.executable, "-m", "semid_jax.launch", *arguments, f"--workdir={workdir}"]
-    code = subprocess.run(command, check=False).returncode
+    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}  # see environment.sh
+    code = subprocess.run(command, check=False, env=environment).returncode
     if code == 0:
         lines = (workdir / "results" / "history.jsonl").read_text().splitlines()
         evaluations = [json.loads(line) for line in lines]
