@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -95,6 +97,51 @@ def seen_so_far(inputs: jax.Array) -> jax.Array:
     return jnp.where(places[:, None] >= places, once[:, None, :], 0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Bound:
+    """A generator with its parameters over a catalogue: what the losses call.
+
+    Attributes:
+      generator: module.
+      params: of the generator.
+      codes: the catalogue.
+    """
+
+    generator: Generator
+    params: Any
+    codes: Codes
+
+    def __call__(self, *arguments: Any, method: Callable[..., Any]) -> Any:
+        """One method of the generator."""
+        return self.generator.apply(self.params, *arguments, method=method)
+
+    @property
+    def parts(self) -> jax.Array | None:
+        """What likeness in S2 reads of the items; None where S1 is all there is."""
+        return self.codes.parts if self.generator.has_dense else None
+
+    def code_vectors(self, column: jax.Array, items: Rows) -> CodeVectors:
+        """Items in columns int32[...] as S1 meets them."""
+        codes = self.codes
+        read = codes.coarse[column, items], codes.fine[column, items]
+        asked = *read, codes.meaning(column, items), codes.popularity[items]
+        made: CodeVectors = self(*asked, method=Generator.code_vectors)
+        return made
+
+    def fake_vectors(self, coarse: jax.Array, fine: jax.Array) -> CodeVectors:
+        """Codes int32[V], uint8[V, L] that no item has, as S1 meets them."""
+        stands_for = meaning(self.codes.centroids, coarse, fine)
+        asked = coarse, fine, stands_for, jnp.zeros(len(coarse))
+        made: CodeVectors = self(*asked, method=Generator.code_vectors)
+        return made
+
+    def dense_vectors(self, column: jax.Array, items: Rows) -> jax.Array:
+        """y of items in columns int32[...], float32[..., D]."""
+        asked = self.codes.z[column, items], items
+        made: jax.Array = self(*asked, method=Generator.dense_vectors)
+        return made
+
+
 def group_losses(
     generator: Generator,
     config: LossConfig,
@@ -121,95 +168,101 @@ def group_losses(
     Returns:
       "count" and one sum per loss, float32[] each.
     """
-    inputs, targets, archetype = batch["inputs"], batch["targets"], batch["archetype"]
-    B, T = inputs.shape
-    G = B // group
-    column = archetype[:, None]
-    parts = codes.parts if generator.has_dense else None
-    call = functools.partial(generator.apply, params)
-
-    def code_vectors(
-        coarse: jax.Array, fine: jax.Array, stands_for: Meaning, popularity: jax.Array
-    ) -> CodeVectors:
-        asked = coarse, fine, stands_for, popularity
-        made: CodeVectors = call(*asked, method=Generator.code_vectors)
-        return made
-
-    def dense_vectors(a: jax.Array, items: Rows) -> jax.Array:
-        made: jax.Array = call(codes.z[a, items], items, method=Generator.dense_vectors)
-        return made
+    call = Bound(generator, params, codes)
+    inputs, targets, column = batch["inputs"], batch["targets"], batch["archetype"][:, None]
+    key = jax.random.fold_in(jax.random.key(seed), step)
+    sample_key, fake_key, digit_key = jax.random.split(key, 3)
 
     z = codes.z[column, inputs]
     read = codes.coarse[column, inputs], codes.fine[column, inputs]
     x = call(*read, z, inputs, method=Generator.read)
     states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
-    if generator.config.belief:
-        alpha = codes.views.archetypes.alpha[column]
-        interest = ask(batch["belief"], alpha, codes.views.table)
-    else:
-        interest = interests(z, generator.config.fading)
+    interest = _interest(call, batch, z)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
     tables = call(codes.centroids, method=Generator.tables)
     coarse_logits = multiply(coarse_query, tables.coarse.T) / params["params"]["coarse_weight"]
-    cell, fine = codes.coarse[column, targets], codes.fine[column, targets]
+
+    asked, known = _positions(call, batch, states, interest, coarse_logits)
     bears = (targets > 0).astype(jnp.float32)
-
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    sample_key, fake_key, digit_key = jax.random.split(key, 3)
     candidates = sample_candidates(codes, sample_key, config.candidates)
-    # All rows but the first are cut out of a table much faster than they are looked up.
-    everything = len(candidates.ids) == len(codes.log_proposal) - 1
-    rows: Rows = slice(1, None) if everything else candidates.ids
+    of_group = functools.partial(_group, call, config, candidates, fake_key)
+    B, T = inputs.shape
 
-    def of_group(part: dict[str, Any]) -> dict[str, jax.Array]:
-        a = part["archetype"]
-        coarse, digits = codes.coarse[a, rows], codes.fine[a, rows]
-        vectors = code_vectors(coarse, digits, codes.meaning(a, rows), codes.popularity[rows])
-        fakes = fake_codes(fake_key, coarse, digits, config.fakes)
-        of_s2, dense = None, None
-        if parts is not None:
-            of_s2 = parts[a, rows]
-            dense = Dense(
-                dense_vectors(a, rows),
-                call(method=Generator.likeness_by),
-                call(method=Generator.repeat),
-            )
-        total, reported = item_losses(
-            config,
-            Fixed(candidates, jax.nn.one_hot(coarse, generator.cells), of_s2),
-            vectors,
-            code_vectors(*fakes, meaning(codes.centroids, *fakes), jnp.zeros(config.fakes)),
-            dense,
-            part["asked"],
-            part["known"],
-            part["weight"],
-        )
-        return {"item_losses": total, **reported}
+    def grouped(a: jax.Array) -> jax.Array:
+        return a.reshape(B // group, group * T, *a.shape[2:])
 
-    own_y, past = None, None
-    if parts is not None:
-        taste = interests(codes.views.e[inputs], generator.config.fading)
-        own_likeness = jnp.einsum("btmd,btmd->btm", taste, parts[column, targets])
-        own_y = dense_vectors(column, targets)
-        past = Past(taste, own_likeness, seen_so_far(inputs))
-    own = code_vectors(cell, fine, codes.meaning(column, targets), codes.popularity[targets])
-    asked = Asked(states, own, coarse_logits, own_y)
-    known = Known(targets, cell, interest, past)
-    positions = {"asked": asked, "known": known, "weight": bears}
-    groups = jax.tree.map(lambda a: a.reshape(G, group * T, *a.shape[2:]), positions)
-    by_group = jax.lax.map(of_group, {**groups, "archetype": archetype[::group]})
-    digits = sample_digits(digit_key, generator.digits, config.fine_digits)
+    groups = jax.tree.map(grouped, (asked, known, bears))
+    by_group = jax.lax.map(of_group, (batch["archetype"][::group], *groups))
 
     def flat(a: jax.Array) -> jax.Array:
         return a.reshape(B * T, *a.shape[2:])
 
-    true = flat(cell), flat(fine), flat(bears)
+    true = flat(known.cell), flat(codes.fine[column, targets]), flat(bears)
+    digits = sample_digits(digit_key, generator.digits, config.fine_digits)
     return {
         "count": jnp.sum(bears),
-        "coarse_loss": coarse_loss(coarse_logits, cell, bears),
+        "coarse_loss": coarse_loss(coarse_logits, known.cell, bears),
         "fine_loss": fine_loss(flat(fine_query), tables, *true, digits),
         **jax.tree.map(lambda a: jnp.sum(a, axis=0), by_group),
     }
+
+
+def _interest(call: Bound, batch: Batch, z: jax.Array) -> jax.Array:
+    """p, float32[B, T, D_z], of histories whose items are z float32[B, T, D_z]."""
+    if not call.generator.config.belief:
+        return interests(z, call.generator.config.fading)
+    views = call.codes.views
+    return ask(batch["belief"], views.archetypes.alpha[batch["archetype"][:, None]], views.table)
+
+
+def _positions(
+    call: Bound, batch: Batch, states: jax.Array, interest: jax.Array, coarse_logits: jax.Array
+) -> tuple[Asked, Known]:
+    """The positions of a batch, [B, T, ...], as the item-level losses look at them."""
+    inputs, targets, column = batch["inputs"], batch["targets"], batch["archetype"][:, None]
+    own_y, past = None, None
+    if call.parts is not None:
+        taste = interests(call.codes.views.e[inputs], call.generator.config.fading)
+        own_likeness = jnp.einsum("btmd,btmd->btm", taste, call.parts[column, targets])
+        own_y = call.dense_vectors(column, targets)
+        past = Past(taste, own_likeness, seen_so_far(inputs))
+    asked = Asked(states, call.code_vectors(column, targets), coarse_logits, own_y)
+    return asked, Known(targets, call.codes.coarse[column, targets], interest, past)
+
+
+def _group(
+    call: Bound,
+    config: LossConfig,
+    candidates: Candidates,
+    fake_key: jax.Array,
+    group: tuple[jax.Array, Asked, Known, jax.Array],
+) -> dict[str, jax.Array]:
+    """Item-level losses of one group: its archetype int32[], positions [n, ...], their weight."""
+    archetype, asked, known, weight = group
+    codes = call.codes
+    # All rows but the first are cut out of a table much faster than they are looked up.
+    everything = len(candidates.ids) == len(codes.log_proposal) - 1
+    rows: Rows = slice(1, None) if everything else candidates.ids
+    coarse, fine = codes.coarse[archetype, rows], codes.fine[archetype, rows]
+    parts, dense = None, None
+    if call.parts is not None:
+        parts = call.parts[archetype, rows]
+        dense = Dense(
+            call.dense_vectors(archetype, rows),
+            call(method=Generator.likeness_by),
+            call(method=Generator.repeat),
+        )
+    total, reported = item_losses(
+        config,
+        Fixed(candidates, jax.nn.one_hot(coarse, call.generator.cells), parts),
+        call.code_vectors(archetype, rows),
+        call.fake_vectors(*fake_codes(fake_key, coarse, fine, config.fakes)),
+        dense,
+        asked,
+        known,
+        weight,
+    )
+    return {"item_losses": total, **reported}
 
 
 def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int) -> Losses:
