@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,6 +27,8 @@ from semid_jax.models.perceiver import (
 from semid_jax.models.pmat import Pmat
 from semid_jax.models.pmat_losses import balance_loss, contrast, next_item_loss
 from semid_jax.types import Interactions, ItemFeatures
+
+PAIRS = 256  # items whose consistency is looked at, at most
 
 
 @struct.dataclass
@@ -107,6 +111,33 @@ def draw_positions(history: jax.Array, count: int, key: jax.Array) -> tuple[jax.
     return position, ((length > 1) & (position > 0)).astype(jnp.float32).reshape(-1)
 
 
+@struct.dataclass
+class Aim:
+    """What is to be foreseen at n = B P positions.
+
+    Attributes:
+      item: int32[n], true next items.
+      e: float32[n, M, D], of them.
+      mask: bool[n, M].
+      base: float32[n], what popularity says of them.
+      crowd_base: float32[S], what it says of the candidates.
+      weight: float32[n], 0 where there is nothing to foresee.
+    """
+
+    item: jax.Array
+    e: jax.Array
+    mask: jax.Array
+    base: jax.Array
+    crowd_base: jax.Array
+    weight: jax.Array
+
+    def loss(self, crowd: Candidates, own: jax.Array, scores: jax.Array) -> jax.Array:
+        """Cross-entropy of scores float32[n], and float32[n, S] of the candidates."""
+        hit = self.item[:, None] == crowd.item
+        own, scores = own + self.base, scores + self.crowd_base
+        return next_item_loss(own, scores, crowd.log_count, hit, self.weight)
+
+
 def tokenizer_loss(
     module: Pmat, params: Any, inputs: Inputs, history: jax.Array, key: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -124,7 +155,7 @@ def tokenizer_loss(
     """
     config, B = module.config, len(history)
     P = config.positions
-    position_key, candidate_key, user_key, other_key = jax.random.split(key, 4)
+    position_key, candidate_key, *pair_keys = jax.random.split(key, 4)
     crowd = draw_candidates(inputs, config.candidates, candidate_key)
     position, weight = draw_positions(history, P, position_key)
     row = jnp.arange(B)[:, None]
@@ -145,51 +176,37 @@ def tokenizer_loss(
     memory = prefixes(Memory(read, inputs.mask[history].astype(jnp.float32)), config.window)
     long, short = jax.tree.map(at_positions, memory)
     preference = prefer(long)
-
     target = at_positions(history)
-    target_e, target_mask = inputs.e[target], inputs.mask[target]
-    hit = target[:, None] == crowd.item
-    base = module.apply(params, crowd.log_popularity, method=Pmat.log_base)
-    target_base = module.apply(params, inputs.log_popularity[target], method=Pmat.log_base)
-    query = module.apply(params, preference, method=Pmat.query)
-    centred = (crowd.e - latents.mean) * crowd.mask[..., None]
-    scores = query.reshape(B * P, -1) @ centred.reshape(len(centred), -1).T + base
-    own = jnp.sum(query * (target_e - latents.mean) * target_mask[..., None], axis=(1, 2))
-    perceived = next_item_loss(own + target_base, scores, crowd.log_count, hit, weight)
+    aim = Aim(
+        item=target,
+        e=inputs.e[target],
+        mask=inputs.mask[target],
+        base=module.apply(params, inputs.log_popularity[target], method=Pmat.log_base),
+        crowd_base=module.apply(params, crowd.log_popularity, method=Pmat.log_base),
+        weight=weight,
+    )
+    perceived = _perceived_loss(module, params, latents, crowd, preference, aim)
 
     # What z is made of learns from what the perceiver says, and tells it nothing.
-    held, base, target_base = jax.lax.stop_gradient((preference, base, target_base))
+    held, aim = jax.lax.stop_gradient((preference, aim))
     crowd_h = module.apply(params, crowd.e, method=Pmat.refine)
-    history_h = module.apply(params, inputs.e[history], method=Pmat.refine)
-    target_h = at_positions(history_h)
+    target_h = at_positions(module.apply(params, inputs.e[history], method=Pmat.refine))
     query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
-    has = held.alpha @ crowd.mask.T.astype(jnp.float32)
-    scores = query.reshape(B * P, -1) @ crowd_h.reshape(len(crowd_h), -1).T
-    scores = scores / jnp.maximum(has, 1e-3) + base
-    has = jnp.sum(held.alpha * target_mask, axis=1)
-    own = jnp.sum(query * target_h, axis=(1, 2)) / jnp.maximum(has, 1e-3)
-    refined = next_item_loss(own + target_base, scores, crowd.log_count, hit, weight)
+    refined = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
 
-    # Consistency: one item under two users, and under one user's long and short weights.
-    n = min(config.candidates, 256)
-    first = jax.random.randint(user_key, (n,), 0, B * P)
-    second = jax.random.randint(other_key, (n,), 0, B * P)
+    n = min(config.candidates, PAIRS)
+    first, second = (jax.random.randint(k, (n,), 0, B * P) for k in pair_keys)
     now = jnp.arange(B) * P + (P - 1)
     rows = jnp.concatenate([first, now])
     recent = prefer(jax.tree.map(lambda a: a[rows], short))
-
-    def seen_by(who: Preference, users: jax.Array) -> jax.Array:
-        gate = module.apply(params, who.interest[users], method=Pmat.gate)
-        return fuse(crowd_h[:n], crowd.mask[:n], who.alpha[users], gate)
-
-    z = seen_by(preference, first)
-    consistency = contrast(z, seen_by(preference, second))
-    consistency += contrast(z, seen_by(recent, jnp.arange(n)))
+    see = functools.partial(_see, module, params)
+    consistency = _item_consistency(see, crowd, crowd_h, preference, recent, first, second)
+    side = see(
+        target_h.reshape(B, P, *target_h.shape[1:]),
+        aim.mask.reshape(B, P, -1),
+        jax.tree.map(lambda a: a[n:, None], recent),
+    )
     # The updated read side stays closer to its user's long-term interest than to other users'.
-    window_h = target_h.reshape(B, P, *target_h.shape[1:])
-    window_mask = target_mask.reshape(B, P, -1)
-    read_gate = module.apply(params, recent.interest[n:], method=Pmat.gate)
-    side = fuse(window_h, window_mask, recent.alpha[n:, None], read_gate[:, None])
     consistency += contrast(jnp.mean(unit(side), axis=1), taste[now])
     balance = balance_loss(preference.alpha, weight)
     parts = {
@@ -200,3 +217,69 @@ def tokenizer_loss(
     }
     total = perceived + refined + config.consistency * consistency + config.balance * balance
     return total, parts
+
+
+def _perceived_loss(
+    module: Pmat,
+    params: Any,
+    latents: Latents,
+    crowd: Candidates,
+    preference: Preference,
+    aim: Aim,
+) -> jax.Array:
+    """Next items by what the perceiver believes of their users, on e."""
+    query = module.apply(params, preference, method=Pmat.query)
+    centred = (crowd.e - latents.mean) * crowd.mask[..., None]
+    scores = query.reshape(len(query), -1) @ centred.reshape(len(centred), -1).T
+    own = jnp.sum(query * (aim.e - latents.mean) * aim.mask[..., None], axis=(1, 2))
+    return aim.loss(crowd, own, scores)
+
+
+def _refined_loss(
+    query: jax.Array,
+    held: Preference,
+    crowd: Candidates,
+    crowd_h: jax.Array,
+    target_h: jax.Array,
+    aim: Aim,
+) -> jax.Array:
+    """Next items by <p, z>, z being made of h as the users' own weights fuse it."""
+    has = held.alpha @ crowd.mask.T.astype(jnp.float32)
+    scores = query.reshape(len(query), -1) @ crowd_h.reshape(len(crowd_h), -1).T
+    own_has = jnp.sum(held.alpha * aim.mask, axis=1)
+    own = jnp.sum(query * target_h, axis=(1, 2))
+    return aim.loss(crowd, own / jnp.maximum(own_has, 1e-3), scores / jnp.maximum(has, 1e-3))
+
+
+def _see(module: Pmat, params: Any, h: jax.Array, mask: jax.Array, who: Preference) -> jax.Array:
+    """z of items h float32[..., M, D] with masks bool[..., M] as users see them."""
+    gate = module.apply(params, who.interest, method=Pmat.gate)
+    return fuse(h, mask, who.alpha, gate)
+
+
+def _item_consistency(
+    see: Callable[..., jax.Array],
+    crowd: Candidates,
+    crowd_h: jax.Array,
+    preference: Preference,
+    recent: Preference,
+    first: jax.Array,
+    second: jax.Array,
+) -> jax.Array:
+    """One item under two users, and under one user's long and short weights.
+
+    Args:
+      see: `_see` of the parameters.
+      crowd: candidates, of which the first n are looked at.
+      crowd_h: float32[S, M, D], theirs.
+      preference: at all positions.
+      recent: of the last W items, at the positions `first`, then others.
+      first: int32[n], positions.
+      second: int32[n], others.
+    """
+    n = len(first)
+    item = crowd_h[:n], crowd.mask[:n]
+    z = see(*item, jax.tree.map(lambda a: a[first], preference))
+    of_other = see(*item, jax.tree.map(lambda a: a[second], preference))
+    of_recent = see(*item, jax.tree.map(lambda a: a[:n], recent))
+    return contrast(z, of_other) + contrast(z, of_recent)
