@@ -108,6 +108,7 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
             "seed": seed,
             "arguments": arguments,
             "validation": _validation(workdir, best),
+            **_probed(workdir),
             "best_step": best["step"],
             "steps": evaluations[-1]["step"],
             "revision": provenance.revision(),
@@ -122,6 +123,15 @@ def _validation(workdir: Path, best: dict[str, Any]) -> dict[str, float]:
     if (workdir / "calibration").exists():
         return dict(artifacts.read_extra(workdir / "calibration")["validation"])
     return {k.split(".", 1)[1]: v for k, v in best.items() if k.startswith("validation.")}
+
+
+def _probed(workdir: Path) -> dict[str, float]:
+    """The share of the coarse cells that the search looks into, where validation has chosen it."""
+    if not (workdir / "probes").exists():
+        return {}
+    notes = artifacts.read_extra(workdir / "probes")
+    cells = max(int(probes) for probes in notes["losses"])  # all of them are always in the table
+    return {"probed": notes["probes"] / cells}
 
 
 def _keep(kept: Path, workdir: Path, base: str, order: list[str]) -> None:

@@ -45,6 +45,17 @@ def test_what_counts_is_calibrated_where_a_run_calibrates(tmp_path):
     assert study._validation(tmp_path, best) == {"ndcg@10": 0.2}
 
 
+def test_cells_probed_are_those_that_validation_has_chosen(tmp_path):
+    assert study._probed(tmp_path) == {}
+    losses = {str(probes): {"mean": 0.0, "upper": 0.0} for probes in (5, 10, 40)}
+    artifacts.write(tmp_path / "probes", "probes", {}, {}, {}, {"probes": 10, "losses": losses})
+    assert study._probed(tmp_path) == {"probed": 0.25}
+    runs = [{**run("a", 0, 0.2), "probed": 0.25}, {**run("a", 1, 0.2), "probed": 0.5}]
+    a, b = variant_rows({"runs": [*runs, run("b", 0, 0.1)]})
+    assert a["probed"] == 0.375
+    assert "probed" not in b
+
+
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "studies").glob("*.py")))
 def test_every_row_of_a_shipped_study_is_a_command_line_of_the_launcher(file, monkeypatch):
     monkeypatch.chdir(ROOT)

@@ -69,7 +69,7 @@ PHASE_COLUMNS = (
 def run(
     config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
 ) -> Outcome | None:
-    """Runs them; None after training if the configuration says `validate_only`.
+    """Runs them; None before the test is scored if the configuration says `validate_only`.
 
     Args:
       config: resolved.
@@ -84,11 +84,13 @@ def run(
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     model, progress = train_stage(config, workdir, raw, tokenizer, sizes)
-    if config.validate_only:
+    if sizes.normalised:  # not S1, which the searches compute
         return None
     release()
     index = index_stage(config, workdir, raw, tokenizer, model)
     decode = probes_stage(config, workdir, raw, tokenizer, model, index)
+    if config.validate_only:
+        return None
     evaluation = evaluate_stage(config, workdir, raw, features, decode, tokenizer, model, index)
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
         profile_stage(config, workdir, evaluation.side, decode, model, index)

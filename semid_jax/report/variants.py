@@ -14,6 +14,7 @@ VARIANT_COLUMNS = (
     *metric_columns(METRICS),
     Column("spread", "± NDCG@10 over seeds"),
     Column("relative", "against the first", percent=True),
+    Column("probed", "cells probed", percent=True, digits=0),
     Column("trained", "best after", percent=True, digits=0),
     Column("seeds"),
 )
@@ -44,6 +45,8 @@ def variant_rows(study: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for metric in METRICS:
             row[metric] = mean(run["validation"][metric] for run in runs.values())
+        if all("probed" in run for run in runs.values()):
+            row["probed"] = mean(run["probed"] for run in runs.values())
         if len(values) > 1:
             row["spread"] = stdev(values.values())
         both = values.keys() & first.keys()
