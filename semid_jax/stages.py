@@ -20,6 +20,7 @@ from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
+from semid_jax.models.rounding import product_dtype
 from semid_jax.recommenders import autoregressive, dense, hdnag, rpg
 from semid_jax.recommenders.common import section, since
 from semid_jax.report.config import ReportConfig
@@ -47,6 +48,7 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
       argv: the command's arguments, for the record.
     """
     check_name(config.data.name)
+    settle(config)
     claim(config, workdir, argv)
     raw = data_stage(config, workdir)
     features = features_stage(config, workdir, raw)
@@ -73,6 +75,17 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     }
     settings = section(config, "report", ReportConfig)
     report(settings, workdir, raw, made.tokenizer, made.evaluation, metrics)
+
+
+def settle(config: ConfigDict) -> None:
+    """Puts what "auto" means on this machine in its place: records say it, and runs go on so.
+
+    Raises:
+      InputError: an unknown value.
+    """
+    loss = config.get("loss", {})
+    if "products" in loss:
+        loss.products = product_dtype(loss.products).name
 
 
 def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:

@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from semid_jax.launch import resolve
+from semid_jax.stages import settle
+
 # With a dense term: S1 is evaluated on the way to S2, which is calibrated.
 TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.users=200"]
 TINY += ["--config.model.dense=free"]
@@ -121,11 +124,21 @@ def test_a_killed_run_ends_with_the_same_metrics(whole, tmp_path):
     assert history[0] == history[1]
 
 
+def test_a_run_says_which_products_it_was_trained_with():
+    config, _ = resolve([f"--config={REPOSITORY}/configs/hdnag.py:movielens_1m"])
+    assert config.loss.products == "auto"
+    settle(config)
+    assert config.loss.products in ("float32", "bfloat16")
+    baseline, _ = resolve([f"--config={REPOSITORY}/configs/baselines/gpt2.py:tiny"])
+    settle(baseline)
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("--config.quantize.shared=8", "quantize.shared: 8 of 8 digits"),
         ("--config.fuse.method=rqvae", "model.belief: only PMAT believes something"),
+        ("--config.loss.products=half", "loss.products: 'half' is not one of float32"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, setting, message):

@@ -33,5 +33,5 @@ ROWS = {
 def get_config(category: str = "") -> ConfigDict:
     """The study of a category of amazon_2014."""
     base = f"--config=configs/hdnag.py:amazon_2014,category={category or 'Beauty'}"
-    base += " --config.train.epochs=12"  # seventeen rows then take about three hours on two cores
+    base += " --config.train.epochs=12"  # seventeen rows then take two to three hours on two cores
     return ConfigDict({"base": base, "rows": tuple(ROWS.items())})

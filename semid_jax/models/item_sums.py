@@ -12,7 +12,7 @@ a training step is spent here, so it is written out:
 * what belongs to a position, 1 / sum and the gradient from above, multiplies small factors of the
   gradient's products, never the array [positions, items];
 * factors are rounded to `dtype`, sums are float32; every product has the form that CPUs are fast
-  at (no transposed first factor of more than a few rows).
+  at: what has to be transposed is small, and is turned round in memory first.
 """
 
 from __future__ import annotations
