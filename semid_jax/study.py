@@ -10,7 +10,10 @@
 --results   where the study is kept as studies/<file>-<arguments>.json; results if not given
 
 What counts is the validation of what a run would go on with: calibrated, where it calibrates.
-Test is left alone. A run that has ended is not repeated, one that was killed goes on.
+Test is left alone. A run that has ended is not repeated, one that was killed goes on. What the
+first row of a seed has made before training lies in the other rows' folders when they start: a
+stage that would make the same again is skipped, another makes its own. Compiled programs are
+shared likewise.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -30,6 +34,8 @@ from semid_jax.report.records import STUDIES, load_study
 from semid_jax.report.tables import shown_columns, text_table
 from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
+
+SHARED_STAGES = ("data", "features", "tokenizer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,10 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         rows, seeds = _chosen(dict(study.rows), options.rows), _seeds(options.seeds)
         workdir = options.workdir or Path("runs", "studies", name)
         kept = options.results / STUDIES / f"{name}.json"
+        first = next(iter(dict(study.rows)))
         for seed in seeds:
             for row, own in rows.items():
-                shared = [*shlex.split(study.base), *shlex.split(own)]
-                code = _run(workdir / f"{row.replace(' ', '_')}-{seed}", shared, seed, row)
+                arguments = [*shlex.split(study.base), *shlex.split(own)]
+                lender = _folder(workdir, first, seed)
+                code = _run(_folder(workdir, row, seed), arguments, seed, row, lender)
                 if code:
                     return code
                 _keep(kept, workdir, study.base, list(dict(study.rows)))
@@ -89,15 +97,24 @@ def _seeds(text: str) -> list[int]:
         raise InputError(f"--seeds={text}: expected whole numbers, e.g. --seeds=0,1,2") from error
 
 
-def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
+def _folder(workdir: Path, row: str, seed: int) -> Path:
+    return workdir / f"{row.replace(' ', '_')}-{seed}"
+
+
+def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: Path) -> int:
     """Trains one variant unless that was done, and notes what validation said; its exit code."""
     arguments = [*arguments, f"--config.seed={seed}", "--config.validate_only=True"]
     done = workdir / "variant.json"
     if done.exists() and json.loads(done.read_text())["arguments"] == arguments:
         return 0
     print(f"--- {row}, seed {seed}: {shlex.join(arguments)}", flush=True)
+    _lend(lender, workdir)
     command = [sys.executable, "-m", "semid_jax.launch", *arguments, f"--workdir={workdir}"]
-    environment = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", **os.environ}  # see environment.sh
+    environment = {
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # see environment.sh
+        "JAX_COMPILATION_CACHE_DIR": str(workdir.parent.resolve() / "compiled"),
+        **os.environ,
+    }
     code = subprocess.run(command, check=False, env=environment).returncode
     if code == 0:
         lines = (workdir / "results" / "history.jsonl").read_text().splitlines()
@@ -116,6 +133,14 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str) -> int:
         }
         disk.write_json(done, run)
     return code
+
+
+def _lend(lender: Path, workdir: Path) -> None:
+    """Links the artefacts of one run into another that has none yet; they are never written to."""
+    for stage in SHARED_STAGES:
+        if (lender / stage).exists() and not (workdir / stage).exists():
+            with disk.atomic_folder(workdir / stage) as folder:
+                shutil.copytree(lender / stage, folder, copy_function=os.link, dirs_exist_ok=True)
 
 
 def _validation(workdir: Path, best: dict[str, Any]) -> dict[str, float]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semid_jax import artifacts, launch, study
+from semid_jax import artifacts, disk, launch, study
 from semid_jax.report.records import load_study
 from semid_jax.report.variants import variant_rows
 from semid_jax.types import InputError
@@ -69,20 +69,34 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     file = tmp_path / "small.py"
     file.write_text(STUDY.format(config=ROOT / "configs" / "hdnag.py"))
     arguments = [f"--config={file}", f"--workdir={tmp_path / 'w'}", f"--results={tmp_path / 'r'}"]
-    assert study.main([*arguments, "--rows=nothing left"]) == 0
-    kept = tmp_path / "r" / "studies" / "small.json"
-    (nothing,) = load_study(kept)["runs"]
-    history = tmp_path / "w" / "nothing_left-0" / "results" / "history.jsonl"
-    (line,) = [json.loads(text) for text in history.read_text().splitlines()]
-    assert nothing["validation"]["ndcg@10"] == line["validation.ndcg@10"]
-    assert nothing["best_step"] == nothing["steps"] == line["step"]
-    assert not (tmp_path / "w" / "nothing_left-0" / "evaluation").exists()
+    assert study.main([*arguments, "--rows=whole"]) == 0
+    kept, whole = tmp_path / "r" / "studies" / "small.json", tmp_path / "w" / "whole-0"
+    (run,) = load_study(kept)["runs"]
+    history = (whole / "results" / "history.jsonl").read_text()
+    (line,) = [json.loads(text) for text in history.splitlines()]
+    assert run["validation"]["ndcg@10"] == line["validation.ndcg@10"]
+    assert run["best_step"] == run["steps"] == line["step"]
+    assert not (whole / "evaluation").exists()
 
     assert study.main(arguments) == 0
-    assert [made["row"] for made in load_study(kept)["runs"]] == ["whole", "nothing left"]
+    assert [run["row"] for run in load_study(kept)["runs"]] == ["whole", "nothing left"]
     out = capfd.readouterr().out
-    assert out.count("--- nothing left") == 1
+    assert out.count("--- whole") == 1
     assert out.splitlines()[-1] == str(kept)
+
+    # What both make alike is made once; the second's cells are its own, the first's as they were.
+    other = tmp_path / "w" / "nothing_left-0"
+    assert (whole / "features" / "manifest.json").samefile(other / "features" / "manifest.json")
+    cells = [artifacts.read(at / "tokenizer", "tokenizer")[0]["coarse"] for at in (whole, other)]
+    assert [made.max() > 0 for made in cells] == [True, False]
+
+
+def test_rows_are_kept_in_the_order_of_the_study(tmp_path):
+    for row, seed in (("b", 1), ("b", 0), ("a", 0)):
+        disk.write_json(tmp_path / f"{row}-{seed}" / "variant.json", run(row, seed, 0.1))
+    study._keep(tmp_path / "kept.json", tmp_path, "", ["b", "a"])
+    runs = load_study(tmp_path / "kept.json")["runs"]
+    assert [(run["row"], run["seed"]) for run in runs] == [("b", 0), ("b", 1), ("a", 0)]
 
 
 @pytest.mark.parametrize(
