@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from semid_jax import artifacts, disk, launch, study
+from semid_jax.recommenders import hdnag
 from semid_jax.report.records import load_study
 from semid_jax.report.variants import variant_rows
 from semid_jax.types import InputError
@@ -57,12 +58,15 @@ def test_cells_probed_are_those_that_validation_has_chosen(tmp_path):
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs" / "studies").glob("*.py")))
-def test_every_row_of_a_shipped_study_is_a_command_line_of_the_launcher(file, monkeypatch):
+def test_every_row_of_a_shipped_study_is_a_configuration_that_can_be(file, monkeypatch):
     monkeypatch.chdir(ROOT)
     made = launch.load_config(file)
     assert len(made.rows) > 1
     for _, own in made.rows:
-        launch.resolve([*shlex.split(made.base), *shlex.split(own), "--config.seed=1"])
+        arguments = [*shlex.split(made.base), *shlex.split(own), "--config.validate_only=True"]
+        config, _ = launch.resolve(arguments)
+        if config.recommender == "hdnag":
+            hdnag.check_settings(config)
 
 
 def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):

@@ -25,7 +25,8 @@ ROWS = {
     "4096 sampled items": "--config.loss.candidates=4096",
     "residual digits": "--config.quantize.fine=residual",
     "L = 8": "--config.quantize.digits=8",
-    "L = 24": "--config.quantize.digits=24",
+    # 24 digits are parts of equal length of 120, not of 128.
+    "L = 24": "--config.quantize.digits=24 --config.tokenizer.width=120",
     "L = 32": "--config.quantize.digits=32",
 }
 
