@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -115,6 +117,28 @@ def matches(
         if not path.is_file() or path.stat().st_size != entry["bytes"]:
             raise _torn(path, directory, "is missing or cut short")
     return manifest["config_hash"] == config_hash(config) and manifest["inputs"] == dict(inputs)
+
+
+def borrow(workdir: Path, lender: Path, stages: Sequence[str]) -> None:
+    """Links what stages of one run have made into another run that has not made it yet.
+
+    Those that the other would make alike are skipped there (see `matches`); one that it makes anew
+    takes the place of the links, and the lender's files stay as they are.
+
+    Args:
+      workdir: of the run that borrows.
+      lender: workdir of the other.
+      stages: names of folders in both.
+
+    Raises:
+      InputError: the disk is full or not writable.
+    """
+    for stage in stages:
+        if (lender / stage).exists() and not (workdir / stage).exists():
+            with disk.atomic_folder(workdir / stage) as folder:
+                shutil.copytree(
+                    lender / stage, folder, copy_function=_link_or_copy, dirs_exist_ok=True
+                )
 
 
 def content_hash(directory: Path) -> str:
@@ -289,6 +313,14 @@ def _content_hash(manifest: Mapping[str, Any]) -> str:
     return config_hash(
         {"files": files, "kind": manifest["kind"], "config_hash": manifest["config_hash"]}
     )
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    """Not every disk knows links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _torn(path: Path, directory: Path, what: str) -> InputError:

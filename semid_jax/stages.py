@@ -34,6 +34,12 @@ RECOMMENDERS = {
     **dict.fromkeys(dense.MODELS, dense.run),
     **dict.fromkeys(autoregressive.MODELS, autoregressive.run),
 }
+CHECKS = {
+    "hdnag": hdnag.check_settings,
+    "rpg": rpg.check_settings,
+    **dict.fromkeys(autoregressive.MODELS, autoregressive.check_settings),
+    "decode_speed": decode_speed.check_settings,
+}
 BENCHMARKS = {"decode_speed": decode_speed.run, "update_speed": update_speed.run}
 # May differ between two runs in one workdir.
 FREE_SECTIONS = ("profile", "report", "validate_only")
@@ -46,8 +52,13 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
       config: resolved.
       workdir: where everything goes.
       argv: the command's arguments, for the record.
+
+    Raises:
+      InputError: what cannot be is refused first, and leaves no trace in `workdir`.
     """
     check_name(config.data.name)
+    if config.recommender in CHECKS:
+        CHECKS[config.recommender](config)
     settle(config)
     claim(config, workdir, argv)
     raw = data_stage(config, workdir)

@@ -22,7 +22,6 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -108,7 +107,7 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: P
     if done.exists() and json.loads(done.read_text())["arguments"] == arguments:
         return 0
     print(f"--- {row}, seed {seed}: {shlex.join(arguments)}", flush=True)
-    _lend(lender, workdir)
+    artifacts.borrow(workdir, lender, SHARED_STAGES)
     command = [sys.executable, "-m", "semid_jax.launch", *arguments, f"--workdir={workdir}"]
     environment = {
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # see environment.sh
@@ -133,14 +132,6 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: P
         }
         disk.write_json(done, run)
     return code
-
-
-def _lend(lender: Path, workdir: Path) -> None:
-    """Links the artefacts of one run into another that has none yet; they are never written to."""
-    for stage in SHARED_STAGES:
-        if (lender / stage).exists() and not (workdir / stage).exists():
-            with disk.atomic_folder(workdir / stage) as folder:
-                shutil.copytree(lender / stage, folder, copy_function=os.link, dirs_exist_ok=True)
 
 
 def _validation(workdir: Path, best: dict[str, Any]) -> dict[str, float]:

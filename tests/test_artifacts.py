@@ -93,6 +93,30 @@ def test_replaces_an_older_artefact_of_its_kind(tmp_path: Path) -> None:
     assert names_beside(place) == ["tokenizer"]
 
 
+@pytest.mark.parametrize("disk_knows_links", [True, False])
+def test_a_borrowed_artefact_is_read_as_the_lenders_and_made_anew_without_harm_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk_knows_links: bool
+) -> None:
+    if not disk_knows_links:
+
+        def refuse(source: str, target: str) -> None:
+            raise OSError(errno.EPERM, "no links here")
+
+        monkeypatch.setattr(os, "link", refuse)
+    lender, run = tmp_path / "lender", tmp_path / "run"
+    first = write_example(lender / "tokenizer")
+    artifacts.borrow(run, lender, ("data", "tokenizer"))
+    assert not (run / "data").exists()
+    assert artifacts.matches(run / "tokenizer", "tokenizer", INPUTS, CONFIG)
+    linked = (run / "tokenizer" / "scalar.npy").samefile(lender / "tokenizer" / "scalar.npy")
+    assert linked == disk_knows_links
+
+    second = write_example(run / "tokenizer", arrays={"scalar": np.float32(4.5)})
+    artifacts.borrow(run, lender, ("tokenizer",))  # it is there already
+    assert artifacts.content_hash(run / "tokenizer") == second != first
+    assert artifacts.read(lender / "tokenizer", "tokenizer")[0]["scalar"] == 3.5
+
+
 def test_missing_artefact(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"tokenizer: no tokenizer here; run the launcher"):
         artifacts.read(tmp_path / "tokenizer", "tokenizer")

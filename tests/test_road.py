@@ -12,7 +12,8 @@ import pytest
 from conftest import REPOSITORY
 
 from semid_jax.launch import resolve
-from semid_jax.stages import settle
+from semid_jax.stages import CHECKS, settle
+from semid_jax.types import InputError
 
 # With a dense term: S1 is evaluated on the way to S2, which is calibrated.
 TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.users=200"]
@@ -134,6 +135,20 @@ def test_a_run_says_which_products_it_was_trained_with():
 
 
 @pytest.mark.parametrize(
+    ("model", "setting", "message"),
+    [
+        ("tiger", "--config.train.sliding=False", "train.sliding: tiger has one target per window"),
+        ("gpt2", "--config.decode.k=11", "decode.k: 11 items from decode.beam = 10; raise it"),
+        ("rpg", "--config.fuse.method=mmq", "fuse.method: rpg quantises by itself"),
+    ],
+)
+def test_a_baseline_that_cannot_be_is_refused(model, setting, message):
+    config, _ = resolve([f"--config={REPOSITORY}/configs/baselines/{model}.py:tiny", setting])
+    with pytest.raises(InputError, match=message):
+        CHECKS[config.recommender](config)
+
+
+@pytest.mark.parametrize(
     ("setting", "message"),
     [
         ("--config.quantize.shared=8", "quantize.shared: 8 of 8 digits"),
@@ -141,8 +156,8 @@ def test_a_run_says_which_products_it_was_trained_with():
         ("--config.loss.products=half", "loss.products: 'half' is not one of float32"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_trained(tmp_path, setting, message):
+def test_what_cannot_be_is_refused_and_leaves_no_trace(tmp_path, setting, message):
     done = launch(tmp_path / "run", setting)
     assert done.returncode == 2
     assert message in done.stderr
-    assert not (tmp_path / "run" / "tokenizer").exists()
+    assert not (tmp_path / "run").exists()

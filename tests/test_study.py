@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semid_jax import artifacts, disk, launch, study
-from semid_jax.recommenders import hdnag
+from semid_jax import artifacts, disk, launch, stages, study
 from semid_jax.report.records import load_study
 from semid_jax.report.variants import variant_rows
 from semid_jax.types import InputError
@@ -65,8 +64,7 @@ def test_every_row_of_a_shipped_study_is_a_configuration_that_can_be(file, monke
     for _, own in made.rows:
         arguments = [*shlex.split(made.base), *shlex.split(own), "--config.validate_only=True"]
         config, _ = launch.resolve(arguments)
-        if config.recommender == "hdnag":
-            hdnag.check_settings(config)
+        stages.CHECKS[config.recommender](config)
 
 
 def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):

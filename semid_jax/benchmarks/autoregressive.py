@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from semid_jax import artifacts
 from semid_jax.benchmarks.machine import Rates, trunk_work
 from semid_jax.benchmarks.timing import Timing, time_compiled, times
 from semid_jax.data.source import RawDataset
@@ -53,7 +54,7 @@ def autoregressive_rows(
     """
     settings, length = config.benchmark, config.quantize.digits + 2
     folder = workdir / f"ar_{length}_codes"
-    share_stages(workdir, folder)
+    artifacts.borrow(folder, workdir, ("data", "features"))
     generator = autoregressive.prepare(config, folder, raw, features)
     made = generator.made
     batches = make_batches(config, generator.reads)
@@ -124,14 +125,6 @@ def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
     made.train.epochs = epochs
     made.train.evaluate_users = VALIDATED
     return made
-
-
-def share_stages(workdir: Path, folder: Path) -> None:
-    """Lets a run in a folder of another read that one's data and features."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("data", "features"):
-        if not (folder / name).exists():
-            (folder / name).symlink_to(Path("..") / name, target_is_directory=True)
 
 
 def time_generator(

@@ -39,10 +39,10 @@ from semid_jax.eval.users import Lists, mean_metrics
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.fit import encode_items
+from semid_jax.recommenders import hdnag
 from semid_jax.recommenders.common import release, section
 from semid_jax.recommenders.hdnag import (
     PHASE_COLUMNS,
-    check_settings,
     index_stage,
     probes_stage,
     tokenize_stage,
@@ -115,6 +115,18 @@ class Served:
         return [query for query, _, _ in made]
 
 
+def check_settings(config: ConfigDict) -> None:
+    """Refuses what cannot be timed or trained.
+
+    Raises:
+      InputError: an unknown method, a length without epochs, or a setting of the model.
+    """
+    check_methods(config.benchmark.methods)
+    if len(config.benchmark.epochs) < len(config.benchmark.lengths):
+        raise InputError("benchmark.epochs: name one number for each of benchmark.lengths")
+    hdnag.check_settings(config)
+
+
 def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> None:
     """Trains, times, prints a table, writes results/decode_speed.json and its figure.
 
@@ -123,15 +135,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
       workdir: where everything goes.
       raw: data set.
       features: normalised features.
-
-    Raises:
-      InputError: an unknown method, a length without epochs, or a setting of the model.
     """
     settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
-    check_methods(settings.methods)
-    if len(settings.epochs) < len(settings.lengths):
-        raise InputError("benchmark.epochs: name one number for each of benchmark.lengths")
-    check_settings(config)
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
     served = serve(config, workdir, raw, features, settings.users)
     rates = measure(min(settings.seconds, 1.0))

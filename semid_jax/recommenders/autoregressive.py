@@ -68,6 +68,20 @@ MODELS: Mapping[str, Kind] = {
 }
 
 
+def check_settings(config: ConfigDict) -> None:
+    """Refuses windows that the model cannot be trained on, and lists longer than the beam.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
+    if MODELS[config.recommender].sliding and not config.train.sliding:
+        raise InputError(f"train.sliding: {config.recommender} has one target per window; set True")
+    if config.decode.k > config.decode.beam:
+        raise InputError(
+            f"decode.k: {config.decode.k} items from decode.beam = {config.decode.beam}; raise it"
+        )
+
+
 def run(
     config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
 ) -> Outcome | None:
@@ -78,9 +92,6 @@ def run(
       workdir: where everything goes.
       raw: data set.
       features: normalised features.
-
-    Raises:
-      InputError: windows that this model cannot be trained on.
     """
     generator = prepare(config, workdir, raw, features)
     return train_and_evaluate(config, workdir, generator.reads, generator.made)
@@ -106,13 +117,9 @@ class CodeGenerator:
 def prepare(
     config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
 ) -> CodeGenerator:
-    """The tokenize stage, and a model as initialised; arguments and errors are those of `run`."""
+    """The tokenize stage, and a model as initialised; arguments are those of `run`."""
     kind = MODELS[config.recommender]
-    if kind.sliding and not config.train.sliding:
-        raise InputError(f"train.sliding: {config.recommender} has one target per window; set True")
     decode = section(config, "decode", BeamConfig)
-    if decode.k > decode.beam:
-        raise InputError(f"decode.k: {decode.k} items from decode.beam = {decode.beam}; raise it")
     ids = static_ids_stage(config, workdir, raw, features)
     release()
     table = residual_codes(ids)

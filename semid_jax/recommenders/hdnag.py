@@ -76,11 +76,8 @@ def run(
       workdir: where everything goes.
       raw: data set.
       features: normalised features.
-
-    Raises:
-      InputError: settings of the model; before any work.
     """
-    sizes = check_settings(config)
+    sizes = section(config, "model", GeneratorConfig)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     release()
     model, progress = train_stage(config, workdir, raw, tokenizer, sizes)
@@ -111,8 +108,8 @@ def run(
     return Outcome(evaluation, model.params, progress, seconds, tokenizer)
 
 
-def check_settings(config: ConfigDict) -> GeneratorConfig:
-    """The model's settings, what cannot be being refused before any work.
+def check_settings(config: ConfigDict) -> None:
+    """Refuses a model or a codebook that cannot be.
 
     Raises:
       InputError: names the field and the remedy.
@@ -123,7 +120,6 @@ def check_settings(config: ConfigDict) -> GeneratorConfig:
     if sizes.belief and fuse_settings(config):
         raise InputError("model.belief: only PMAT believes something; set model.belief=False")
     check(section(config, "quantize", QuantizeConfig), config.tokenizer.width)
-    return sizes
 
 
 def tokenize_stage(

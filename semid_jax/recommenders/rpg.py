@@ -35,6 +35,16 @@ from semid_jax.train.rpg_objective import rpg_losses
 from semid_jax.types import InputError, ItemFeatures
 
 
+def check_settings(config: ConfigDict) -> None:
+    """Refuses what cannot be.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
+    if config.fuse.method:
+        raise InputError("fuse.method: rpg quantises by itself; leave it empty")
+
+
 def run(
     config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
 ) -> Outcome | None:
@@ -46,8 +56,6 @@ def run(
       raw: data set.
       features: normalised features.
     """
-    if config.fuse.method:
-        raise InputError("fuse.method: rpg quantises by itself; leave it empty")
     ids = static_ids_stage(config, workdir, raw, features)
     release()
     width = config.train.max_length
