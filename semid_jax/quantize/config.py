@@ -76,10 +76,10 @@ def check(config: QuantizeConfig, width: int) -> None:
         )
     for part in (config.own, config.shared):
         if config.kind == "hierarchical" and part and width % part:
+            fitting = max(width // part, 1) * part
             raise types.InputError(
                 f"quantize.digits: {part} does not divide the model width {width} ({config.digits} "
-                f"digits, {config.shared} of them shared); a width of {max(width // part, 1) * part} "
-                "would do"
+                f"digits, {config.shared} of them shared); a width of {fitting} would do"
             )
     if config.cells < 0:
         raise types.InputError(f"quantize.cells: {config.cells}, needs 0 (sqrt of items) or more")
