@@ -137,13 +137,22 @@ def test_a_run_says_which_products_it_was_trained_with():
 @pytest.mark.parametrize(
     ("model", "setting", "message"),
     [
-        ("tiger", "--config.train.sliding=False", "train.sliding: tiger has one target per window"),
-        ("gpt2", "--config.decode.k=11", "decode.k: 11 items from decode.beam = 10; raise it"),
-        ("rpg", "--config.fuse.method=mmq", "fuse.method: rpg quantises by itself"),
+        ("update_speed", "--config.quantize.digits=5", "5 does not divide the model width 32"),
+        (
+            "baselines/tiger",
+            "--config.train.sliding=False",
+            "train.sliding: tiger has one target per window",
+        ),
+        (
+            "baselines/gpt2",
+            "--config.decode.k=11",
+            "decode.k: 11 items from decode.beam = 10; raise it",
+        ),
+        ("baselines/rpg", "--config.fuse.method=mmq", "fuse.method: rpg quantises by itself"),
     ],
 )
-def test_a_baseline_that_cannot_be_is_refused(model, setting, message):
-    config, _ = resolve([f"--config={REPOSITORY}/configs/baselines/{model}.py:tiny", setting])
+def test_another_model_that_cannot_be_is_refused(model, setting, message):
+    config, _ = resolve([f"--config={REPOSITORY}/configs/{model}.py:tiny", setting])
     with pytest.raises(InputError, match=message):
         CHECKS[config.recommender](config)
 

@@ -119,6 +119,15 @@ def check_settings(config: ConfigDict) -> None:
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
     if sizes.belief and fuse_settings(config):
         raise InputError("model.belief: only PMAT believes something; set model.belief=False")
+    check_tokenizer(config)
+
+
+def check_tokenizer(config: ConfigDict) -> None:
+    """Refuses a codebook that cannot be.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
     check(section(config, "quantize", QuantizeConfig), config.tokenizer.width)
 
 
