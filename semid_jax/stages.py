@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shlex
@@ -15,6 +16,7 @@ from semid_jax import artifacts, disk, provenance
 from semid_jax.benchmarks import decode_speed, update_speed
 from semid_jax.data import builders
 from semid_jax.data.config import DataConfig, check_name, read
+from semid_jax.data.expansion import Expansion, draw, expanded
 from semid_jax.data.sequences import train_items
 from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
@@ -141,7 +143,8 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
 def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
     """Source to ArrayRecord, and back into memory."""
     directory = workdir / "data"
-    settings = {"data": config.data.to_dict(), "synthetic": config.synthetic.to_dict()}
+    source = {**config.data.to_dict(), "expand": 0}  # that is the next stage's affair
+    settings = {"data": source, "synthetic": config.synthetic.to_dict()}
     if not artifacts.matches(directory, "data", {}, settings):
         started = time.perf_counter()
         synthetic = section(config, "synthetic", SyntheticConfig)
@@ -153,12 +156,26 @@ def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
     print(f"data: {describe(raw)}")
     if config.data.name == "synthetic":
         print("data: a synthetic world; it checks the tokenizer and says nothing about accuracy")
+    return expand_stage(config, workdir, raw) if config.data.expand else raw
+
+
+def expand_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> RawDataset:
+    """Real data to as many items as are asked for; what was drawn is kept, as arrays."""
+    directory, settings = workdir / "expanded", {"expand": config.data.expand}
+    inputs = {"data": artifacts.content_hash(workdir / "data")}
+    if not artifacts.matches(directory, "expanded", inputs, settings):
+        started = time.perf_counter()
+        drawn = dataclasses.asdict(draw(raw, config.data.expand))
+        artifacts.write(directory, "expanded", drawn, inputs, settings, since(started))
+    raw = expanded(raw, Expansion(**artifacts.read(directory, "expanded")[0]))
+    print(f"data: expanded to {describe(raw)}")
     return raw
 
 
 def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFeatures:
     """Raw features to normalised ones, fitted on training items."""
-    directory, inputs = workdir / "features", {"data": artifacts.content_hash(workdir / "data")}
+    directory, made_from = workdir / "features", "expanded" if config.data.expand else "data"
+    inputs = {"data": artifacts.content_hash(workdir / made_from)}
     settings = config.features.to_dict()
     if not artifacts.matches(directory, "features", inputs, settings):
         started = time.perf_counter()

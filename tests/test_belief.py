@@ -33,6 +33,7 @@ from semid_jax.models.pmat import PmatConfig
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.train.objective import hdnag_losses
 from semid_jax.train.semantic_ids import make_tokenizer
+from semid_jax.train.step import Chance
 
 
 def test_what_a_user_asks_of_z_is_the_perceivers_score_where_modalities_are_apart():
@@ -80,8 +81,8 @@ def test_training_and_serving_score_what_is_believed_and_how_popular_items_are()
         "example": jnp.arange(4, dtype=jnp.uint32),
         "belief": jnp.asarray(belief),
     }
-    losses = hdnag_losses(generator, LossConfig(candidates=N, fakes=4), 2, 0)
-    sums = losses.sums(params, codes, batch, jnp.int32(0))
+    losses = hdnag_losses(generator, LossConfig(candidates=N, fakes=4), 2)
+    sums = losses.sums(params, codes, batch, Chance(jnp.uint32(0), jnp.int32(0)))
     own = np.take_along_axis(s1, targets[..., None], -1)[..., 0]
     expected = (np.log(np.exp(s1[..., 1:]).sum(axis=-1)) - own).sum()
     np.testing.assert_allclose(float(sums["item_loss"]), expected, rtol=1e-4)

@@ -36,6 +36,7 @@ from semid_jax.eval.users import Users, mean_metrics
 from semid_jax.models.hdnag import FASTER, Generator, interests
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.train.objective import hdnag_losses
+from semid_jax.train.step import Chance
 
 
 @pytest.mark.parametrize("candidates", [N, 3 * N])
@@ -91,8 +92,8 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     }
     quiet = dataclasses.replace(generator.config, dropout=0.0)
     weights = LossConfig(candidates=candidates, dense=0.7, fakes=4)
-    losses = hdnag_losses(generator.clone(config=quiet), weights, 2, 0)
-    sums = losses.sums(params, codes, batch, jnp.int32(0))
+    losses = hdnag_losses(generator.clone(config=quiet), weights, 2)
+    sums = losses.sums(params, codes, batch, Chance(jnp.uint32(0), jnp.int32(0)))
     bears = targets > 0
     for name, scores in (("item_loss", s1), ("dense_loss", s2)):
         own = np.take_along_axis(scores, targets[..., None], -1)[..., 0]

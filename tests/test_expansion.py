@@ -12,9 +12,14 @@ WORLD = SyntheticConfig(users=80, items=60, topics=6)
 N, LARGE = 60, 500
 
 
+def expand(raw, items):
+    return expansion.expanded(raw, expansion.draw(raw, items))
+
+
 @pytest.fixture(scope="module")
 def sets():
-    return read(DataConfig(), WORLD), read(DataConfig(expand=LARGE), WORLD)
+    raw = read(DataConfig(), WORLD)
+    return raw, expand(raw, LARGE)
 
 
 def test_users_and_families_stay_and_names_say_the_parent(sets):
@@ -32,11 +37,11 @@ def test_users_and_families_stay_and_names_say_the_parent(sets):
 
 
 def test_both_real_items_and_children_are_chosen_and_the_same_again(sets):
-    _, large = sets
+    raw, large = sets
     items = large.interactions.items
     assert 0.05 < (items <= N).mean() < 0.5
     assert len(np.unique(items)) > 3 * N
-    again = read(DataConfig(expand=LARGE), WORLD)
+    again = expand(raw, LARGE)
     assert (again.interactions.items == items).all()
     np.testing.assert_array_equal(
         again.catalogue.vectors["fused"], large.catalogue.vectors["fused"]
@@ -73,10 +78,10 @@ def test_users_choose_children_along_their_own_taste():
 
 def test_fewer_items_than_there_are_is_refused():
     with pytest.raises(InputError, match=r"data.expand: 59 items, this data set has 60"):
-        read(DataConfig(expand=59), WORLD)
+        expand(read(DataConfig(), WORLD), 59)
 
 
 def test_as_many_items_as_there_are_changes_no_history(sets):
     raw, _ = sets
-    same = read(DataConfig(expand=N), WORLD)
+    same = expand(raw, N)
     assert (same.interactions.items == raw.interactions.items).all()

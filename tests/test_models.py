@@ -31,7 +31,7 @@ from semid_jax.models.hdnag import (
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
-from semid_jax.train.step import TrainState, make_step
+from semid_jax.train.step import first_state, make_step
 from semid_jax.types import InputError
 
 
@@ -172,7 +172,7 @@ def test_a_normalised_score_has_no_dense_term():
 def test_two_devices_train_as_one(mode, dense):
     rng, coarse, fine, generator, params = world(dense=dense)
     optimiser = optax.sgd(0.1)
-    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2, 0), optimiser)
+    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2), optimiser)
     codes = make_codes(coarse, fine, jnp.log(jnp.full(N + 1, 1.0 / N)), make_views(rng))
     items = rng.integers(1, N + 1, (8, 7)).astype(np.int32)
     items[5, 3:] = 0  # devices with different numbers of loss-bearing positions
@@ -186,7 +186,7 @@ def test_two_devices_train_as_one(mode, dense):
     found = []
     for kind, devices in (("pmap", jax.devices()[:1]), (mode, jax.devices()[:2])):
         parallel = Parallel(kind, devices)
-        state = TrainState(jnp.int32(0), params, optimiser.init(params))
+        state = first_state(params, optimiser, 0)
         state, metrics = parallel.compile(step)(
             parallel.replicate(state), parallel.replicate(codes), parallel.split(batch)
         )
@@ -200,7 +200,7 @@ def test_two_devices_train_as_one(mode, dense):
 def test_the_train_step_lowers(platform):
     rng, coarse, fine, generator, params = world(dense="free")
     optimiser = optax.sgd(0.1)
-    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2, 0), optimiser)
+    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2), optimiser)
     parallel = Parallel("shard_map", jax.devices()[:1])
     codes = make_codes(coarse, fine, jnp.zeros(N + 1), make_views(rng))
     items = jnp.zeros((4, 6), jnp.int32)
@@ -210,7 +210,7 @@ def test_the_train_step_lowers(platform):
         "archetype": jnp.zeros(4, jnp.int32),
         "example": jnp.zeros(4, jnp.uint32),
     }
-    state = TrainState(jnp.int32(0), params, optimiser.init(params))
+    state = first_state(params, optimiser, 0)
     exported = jax.export.export(parallel.compile(step), platforms=[platform])(state, codes, batch)
     assert platform in exported.platforms
 

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from semid_jax.data.amazon import read_amazon_2014
-from semid_jax.data.expansion import expand
 from semid_jax.data.folder import read_folder
 from semid_jax.data.movielens import read_movielens_1m, read_movielens_100k
 from semid_jax.data.situnes import read_situnes
@@ -29,7 +28,7 @@ class DataConfig:
       source_dir: its folder; "" for $SEMID_DATA/<name> or ../shared/data/<name>.
       category: of amazon_2014, e.g. "Beauty".
       min_interactions: users with fewer are dropped, at least 3.
-      expand: items of the catalogue after new ones were drawn around the real ones, see
+      expand: items of the catalogue after new ones were drawn around those that were read, see
         `data.expansion`; 0 leaves it as it is.
     """
 
@@ -95,12 +94,9 @@ def read(config: DataConfig, synthetic: SyntheticConfig | None = None) -> RawDat
       synthetic: the world to generate if name is "synthetic"; None for the default one.
 
     Raises:
-      InputError: unknown name, missing folder, anything wrong in the files, or fewer items asked
-        for than there are.
+      InputError: unknown name, missing folder, or anything wrong in the files.
     """
     check_name(config.name)
     if config.name == "synthetic":
-        raw = generate(synthetic or SyntheticConfig())
-    else:
-        raw = READERS[config.name](config, source_path(config))
-    return expand(raw, config.expand) if config.expand else raw
+        return generate(synthetic or SyntheticConfig())
+    return READERS[config.name](config, source_path(config))

@@ -36,15 +36,27 @@ SEED = 0
 CHOICES = 4096  # interactions at once
 
 
-def expand(raw: RawDataset, items: int) -> RawDataset:
-    """A data set with as many items, its first N being the real ones.
+@dataclasses.dataclass(frozen=True)
+class Expansion:
+    """What is drawn around a data set.
+
+    Attributes:
+      parent: int64[N' - N], of the children in order, from 0.
+      vectors: float32[N' + 1, 64 at most], z' of all items; row 0 is nan.
+      chosen: int32[nnz], items of the expanded catalogue in the place of the real ones.
+    """
+
+    parent: np.ndarray
+    vectors: np.ndarray
+    chosen: np.ndarray
+
+
+def draw(raw: RawDataset, items: int) -> Expansion:
+    """Draws new items and who has chosen them.
 
     Args:
       raw: real data.
-      items: N' of the result.
-
-    Returns:
-      The same users and times; histories in new items; one modality, z' float32[N' + 1, 64].
+      items: N' of the result, the first N being the real ones.
 
     Raises:
       InputError: fewer items than there are.
@@ -61,9 +73,16 @@ def expand(raw: RawDataset, items: int) -> RawDataset:
     drawn, offsets = draw_children(points[1:], parent, rng)
     vectors = np.concatenate([points, drawn])
     vectors[0] = np.nan
-    chosen = choose_members(raw, family, offsets, rng)
-    interactions = dataclasses.replace(raw.interactions, items=chosen, n_items=items)
-    return RawDataset(interactions, name_items(raw.catalogue, parent, vectors), {})
+    return Expansion(parent, vectors, choose_members(raw, family, offsets, rng))
+
+
+def expanded(raw: RawDataset, drawn: Expansion) -> RawDataset:
+    """The same users and times, their histories in the expanded catalogue, one modality."""
+    catalogue = name_items(raw.catalogue, drawn.parent, drawn.vectors)
+    interactions = dataclasses.replace(
+        raw.interactions, items=drawn.chosen, n_items=catalogue.n_items
+    )
+    return RawDataset(interactions, catalogue, {})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -27,7 +27,7 @@ class DecodeConfig:
       loss: share of the exact search's NDCG@10 that may be lost on validation, where P is chosen,
         by the upper end of the loss's interval of 95 %.
       k: items returned per user.
-      chunk: entries scored at once by `exact`.
+      chunk: entries scored at once by `exact`, 0 for what suits the platform.
       rescored: R, the best items under S1 that the dense term ranks again, where there is one.
     """
 
@@ -35,7 +35,7 @@ class DecodeConfig:
     probes: int = 0
     loss: float = 0.005
     k: int = 50
-    chunk: int = 8192
+    chunk: int = 0
     rescored: int = 500
 
 
@@ -47,7 +47,7 @@ class GraphConfig:
       methods: searches that the evaluation runs side by side, the first one being of record:
         "exact" and "rpg_graph".
       k: items returned per user.
-      chunk: items scored at once by `exact`.
+      chunk: items scored at once by `exact`, 0 for what suits the platform.
       beam: b of the graph search, items whose neighbours are looked at in a hop.
       edges: neighbours of an item.
       hops: q.
@@ -55,7 +55,7 @@ class GraphConfig:
 
     methods: tuple[str, ...] = ("exact", "rpg_graph")
     k: int = 50
-    chunk: int = 8192
+    chunk: int = 0
     beam: int = 20
     edges: int = 200
     hops: int = 3

@@ -18,15 +18,15 @@ from semid_jax.decode.score import PRECISION, Query, item_vectors
 
 
 @functools.partial(jax.jit, static_argnames=("k", "chunk"))
-def retrieve_exact_matmul(index: Index, query: Query, k: int, chunk: int = 8192) -> Retrieved:
+def retrieve_exact_matmul(index: Index, query: Query, k: int, chunk: int = 0) -> Retrieved:
     """The k best items under S1, by the inner product with every item vector.
 
     Args:
       index: the catalogue.
       query: B users.
       k: items returned.
-      chunk: entries scored at once; their vectors, float32[chunk, D + L * d + 1], are made on the
-        way and never stored.
+      chunk: entries scored at once, 0 for what suits the platform; their vectors, float32[chunk,
+        D + L * d + 1], are made on the way and never stored.
 
     Returns:
       items, scores and the number of entries scored.

@@ -140,6 +140,6 @@ def prepare(
     def evaluate(params: Any) -> Evaluation:
         return evaluate_beam(raw, features, ids, model, params, trie, codes, decode, width)
 
-    losses = kind.losses(model, config.seed)
+    losses = kind.losses(model)
     made = Prepared(params, losses, codes, validate, evaluate, has_ids=True)
     return CodeGenerator(model, table, reads, made)

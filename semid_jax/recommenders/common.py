@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -25,7 +24,7 @@ from semid_jax.parallel import Parallel
 from semid_jax.train.loop import Progress, train
 from semid_jax.train.optimiser import TrainConfig, make_optimiser
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.train.step import Losses, TrainState, make_step
+from semid_jax.train.step import Losses, first_state, make_step
 from semid_jax.types import Interactions
 
 
@@ -151,7 +150,7 @@ def fit(
     parallel = Parallel(settings.parallel)
     parallel.check_batch(settings.batch_size, settings.group)
     optimiser = make_optimiser(settings, batches.steps_per_epoch)
-    state = TrainState(jnp.int32(0), params, optimiser.init(params))
+    state = first_state(params, optimiser, config.seed)
     step = make_step(losses, optimiser)
     best, progress = train(state, constants, step, batches, validate, settings, parallel, workdir)
     print(

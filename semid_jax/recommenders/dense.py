@@ -87,6 +87,6 @@ def run(
         vectors, encode = read(params)
         return evaluate_dense(raw, features, encode, vectors, width, config.decode.k)
 
-    losses = make_losses(model, config.seed)
+    losses = make_losses(model)
     made = Prepared(params, losses, inputs, validate, evaluate)
     return train_and_evaluate(config, workdir, raw.interactions, made)

@@ -223,7 +223,7 @@ def train_stage(
         search = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
         return metrics_by_factor(queries, without, search, dense, side, decode.k)
 
-    objective = hdnag_losses(generator, losses, settings.group, config.seed)
+    objective = hdnag_losses(generator, losses, settings.group)
     params, progress = fit(config, workdir, batches, params, objective, codes, validate)
     best = dataclasses.replace(start, params=params)
     dense = dense_items(best)

@@ -85,7 +85,7 @@ def run(
         settings = section(config, "decode", GraphConfig)
         return evaluate_rpg(raw, features, ids, queries, index, settings, width, config.seed)
 
-    losses = rpg_losses(model, config.seed)
+    losses = rpg_losses(model)
     made = Prepared(params, losses, fine, validate, evaluate, has_ids=True)
     return train_and_evaluate(config, workdir, raw.interactions, made)
 

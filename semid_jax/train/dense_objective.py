@@ -10,21 +10,20 @@ import jax.numpy as jnp
 from semid_jax.models.bert4rec import Bert4Rec, choose_hidden
 from semid_jax.models.full_softmax import full_softmax_loss
 from semid_jax.models.windows import append, newest
-from semid_jax.train.step import Batch, Losses, dropout_seeds
+from semid_jax.train.step import Batch, Chance, Losses
 
 
-def next_item_losses(model: Any, seed: int) -> Losses:
+def next_item_losses(model: Any) -> Losses:
     """Full-softmax cross-entropy at every loss-bearing position, for `make_step`.
 
     The step's constants are the items' features, float32[N + 1, F], or None.
 
     Args:
       model: module that maps (features, history, seeds) to (item vectors, states).
-      seed: of dropout.
     """
 
-    def sums(params: Any, features: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = dropout_seeds(batch, seed, step)
+    def sums(params: Any, features: Any, batch: Batch, chance: Chance) -> dict[str, jax.Array]:
+        seeds = chance.dropout_seeds(batch)
         items, states = model.apply(params, features, batch["inputs"], seeds)
         targets = batch["targets"].reshape(-1)
         bears = (targets > 0).astype(jnp.float32)
@@ -35,7 +34,7 @@ def next_item_losses(model: Any, seed: int) -> Losses:
     return Losses(sums, {"item_loss": 1.0})
 
 
-def cloze_losses(model: Bert4Rec, seed: int) -> Losses:
+def cloze_losses(model: Bert4Rec) -> Losses:
     """Full-softmax cross-entropy at masked places, for `make_step`.
 
     A training sequence is the inputs of a window and its last target. The step's constants are
@@ -43,12 +42,11 @@ def cloze_losses(model: Bert4Rec, seed: int) -> Losses:
 
     Args:
       model: module.
-      seed: of dropout and masks.
     """
     config = model.config
 
-    def sums(params: Any, features: Any, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = dropout_seeds(batch, seed, step)
+    def sums(params: Any, features: Any, batch: Batch, chance: Chance) -> dict[str, jax.Array]:
+        seeds = chance.dropout_seeds(batch)
         inputs, targets = batch["inputs"], batch["targets"]
         last = newest(inputs, targets)
         real = last > 0  # rows that only fill a batch bear no loss

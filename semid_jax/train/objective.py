@@ -30,7 +30,7 @@ from semid_jax.models.hdnag_losses import (
     sample_digits,
 )
 from semid_jax.models.linear import multiply
-from semid_jax.train.step import Batch, Losses, dropout_seeds
+from semid_jax.train.step import Batch, Chance, Losses
 
 Rows = jax.Array | slice  # of a table of items: int32[...], or a range of them
 
@@ -146,11 +146,10 @@ def group_losses(
     generator: Generator,
     config: LossConfig,
     group: int,
-    seed: int,
     params: Any,
     codes: Codes,
     batch: Batch,
-    step: jax.Array,
+    chance: Chance,
 ) -> dict[str, jax.Array]:
     """Sums of all losses over the loss-bearing positions of this device, and their number.
 
@@ -158,25 +157,23 @@ def group_losses(
       generator: module.
       config: weights.
       group: rows of a batch that share an archetype.
-      seed: of the run.
       params: of the generator.
       codes: the catalogue.
       batch: inputs, targets int32[B, T], archetype int32[B], example uint32[B], and belief
         float16[B, T, M, K] if the model reads it.
-      step: int32[], for dropout and sampling.
+      chance: for dropout and sampling.
 
     Returns:
       "count" and one sum per loss, float32[] each.
     """
     call = Bound(generator, params, codes)
     inputs, targets, column = batch["inputs"], batch["targets"], batch["archetype"][:, None]
-    key = jax.random.fold_in(jax.random.key(seed), step)
-    sample_key, fake_key, digit_key = jax.random.split(key, 3)
+    sample_key, fake_key, digit_key = jax.random.split(chance.key(), 3)
 
     z = codes.z[column, inputs]
     read = codes.coarse[column, inputs], codes.fine[column, inputs]
     x = call(*read, z, inputs, method=Generator.read)
-    states = call(x, inputs > 0, dropout_seeds(batch, seed, step), method=Generator.states)
+    states = call(x, inputs > 0, chance.dropout_seeds(batch), method=Generator.states)
     interest = _interest(call, batch, z)
     coarse_query, fine_query = call(codes.centroids, states, interest, method=Generator.query)
     tables = call(codes.centroids, method=Generator.tables)
@@ -265,15 +262,14 @@ def _group(
     return {"item_losses": total, **reported}
 
 
-def hdnag_losses(generator: Generator, config: LossConfig, group: int, seed: int) -> Losses:
+def hdnag_losses(generator: Generator, config: LossConfig, group: int) -> Losses:
     """The losses of HDNAG for `make_step`.
 
     Args:
       generator: module.
       config: weights.
       group: rows that share an archetype.
-      seed: of dropout and sampling.
     """
     # What reads the same scores is one loss, weighted inside; its parts are only reported.
     weights = {"coarse_loss": config.coarse, "fine_loss": config.fine, "item_losses": 1.0}
-    return Losses(functools.partial(group_losses, generator, config, group, seed), weights)
+    return Losses(functools.partial(group_losses, generator, config, group), weights)

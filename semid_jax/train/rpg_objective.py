@@ -8,21 +8,20 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.rpg import Rpg, digit_loss
-from semid_jax.train.step import Batch, Losses, dropout_seeds
+from semid_jax.train.step import Batch, Chance, Losses
 
 
-def rpg_losses(model: Rpg, seed: int) -> Losses:
+def rpg_losses(model: Rpg) -> Losses:
     """Cross-entropy of the digits at every loss-bearing position, for `make_step`.
 
     The step's constants are the catalogue's digits, uint8[N + 1, L].
 
     Args:
       model: module.
-      seed: of dropout.
     """
 
-    def sums(params: Any, fine: jax.Array, batch: Batch, step: jax.Array) -> dict[str, jax.Array]:
-        seeds = dropout_seeds(batch, seed, step)
+    def sums(params: Any, fine: jax.Array, batch: Batch, chance: Chance) -> dict[str, jax.Array]:
+        seeds = chance.dropout_seeds(batch)
         inputs, targets = batch["inputs"], batch["targets"].reshape(-1)
         states, shared = model.apply(params, fine[inputs], inputs > 0, seeds)
         bears = (targets > 0).astype(jnp.float32)

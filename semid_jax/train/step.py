@@ -17,9 +17,27 @@ from semid_jax.parallel import AXIS
 Batch = dict[str, jax.Array]
 
 
-def dropout_seeds(batch: Batch, seed: int, step: jax.Array) -> jax.Array:
-    """uint32[B], one per row of the batch and step: see `example_seeds`; seed is the run's."""
-    return example_seeds(batch["example"] ^ jnp.uint32(seed), step)
+@struct.dataclass
+class Chance:
+    """What all that is random in a step follows from.
+
+    An argument of the compiled step, and no constant of it: runs of other seeds compile nothing.
+
+    Attributes:
+      seed: uint32[], of the run.
+      step: int32[].
+    """
+
+    seed: jax.Array
+    step: jax.Array
+
+    def dropout_seeds(self, batch: Batch) -> jax.Array:
+        """uint32[B], one per row of the batch and step: see `example_seeds`."""
+        return example_seeds(batch["example"] ^ self.seed, self.step)
+
+    def key(self) -> jax.Array:
+        """A key of the step, the same on all devices."""
+        return jax.random.fold_in(jax.random.key(self.seed), self.step)
 
 
 @struct.dataclass
@@ -27,12 +45,12 @@ class TrainState:
     """What a step changes.
 
     Attributes:
-      step: int32[].
+      chance: of the next step.
       params: of the model.
       optimiser: of optax.
     """
 
-    step: jax.Array
+    chance: Chance
     params: Any
     optimiser: Any
 
@@ -42,13 +60,25 @@ class Losses:
     """What a model is trained on.
 
     Attributes:
-      sums: (params, constants, batch, step) to "count", the loss-bearing positions of this device,
-        and the sum of every loss over them, float32[] each.
+      sums: (params, constants, batch, chance) to "count", the loss-bearing positions of this
+        device, and the sum of every loss over them, float32[] each.
       weights: of the losses; those without one are only reported.
     """
 
-    sums: Callable[[Any, Any, Batch, jax.Array], dict[str, jax.Array]]
+    sums: Callable[[Any, Any, Batch, Chance], dict[str, jax.Array]]
     weights: Mapping[str, float]
+
+
+def first_state(params: Any, optimiser: optax.GradientTransformation, seed: int) -> TrainState:
+    """The state before the first step.
+
+    Args:
+      params: as initialised.
+      optimiser: of optax.
+      seed: of the run.
+    """
+    chance = Chance(jnp.uint32(seed), jnp.int32(0))
+    return TrainState(chance, params, optimiser.init(params))
 
 
 def make_step(
@@ -65,7 +95,7 @@ def make_step(
         state: TrainState, constants: Any, batch: Batch
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         def objective(params: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            sums = losses.sums(params, constants, batch, state.step)
+            sums = losses.sums(params, constants, batch, state.chance)
             total = sum((w * sums[name] for name, w in losses.weights.items()), jnp.zeros(()))
             return total, sums
 
@@ -77,6 +107,7 @@ def make_step(
         metrics = {name: value / everywhere for name, value in sums.items() if name != "count"}
         metrics |= {"count": everywhere, "steps": jnp.ones(())}
         params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, optimiser_state), metrics
+        later = Chance(state.chance.seed, state.chance.step + 1)
+        return TrainState(later, params, optimiser_state), metrics
 
     return step
