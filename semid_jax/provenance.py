@@ -33,10 +33,13 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def revision() -> str:
-    """The git revision of this code, "-dirty" added if tracked code differs, or "unknown"."""
+    """The git revision of this code, "-dirty" added if tracked code differs, or "unknown".
+
+    Where the code lies without its history, e.g. in an image, $SEMID_REVISION says it.
+    """
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return "unknown"
+        return os.environ.get("SEMID_REVISION", "unknown")
     git = ["git", "-C", str(root)]
     try:
         head = _output([*git, "rev-parse", "HEAD"])
