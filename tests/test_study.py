@@ -16,9 +16,10 @@ STUDY = """
 from ml_collections import ConfigDict
 
 def get_config(arg=""):
-    base = "--config={config}:tiny --config.train.epochs=1 --config.tokenizer.steps=2"
-    none = "--config.quantize.cells=1 --config.model.condition_rank=0 --config.loss.item=0"
-    return ConfigDict({{"base": base, "rows": (("whole", ""), ("nothing left", none))}})
+    base = "--config={config}:tiny --config.train.epochs=1"
+    return ConfigDict(
+        {{"base": base, "rows": (("whole", ""), ("half of it", "--config.quantize.digits=4"))}}
+    )
 """
 
 
@@ -69,7 +70,7 @@ def test_every_row_of_a_shipped_study_is_a_configuration_that_can_be(file, monke
 
 def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     file = tmp_path / "small.py"
-    file.write_text(STUDY.format(config=ROOT / "configs" / "hdnag.py"))
+    file.write_text(STUDY.format(config=ROOT / "configs" / "baselines" / "rpg.py"))
     arguments = [f"--config={file}", f"--workdir={tmp_path / 'w'}", f"--results={tmp_path / 'r'}"]
     assert study.main([*arguments, "--rows=whole"]) == 0
     kept, whole = tmp_path / "r" / "studies" / "small.json", tmp_path / "w" / "whole-0"
@@ -81,16 +82,16 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     assert not (whole / "evaluation").exists()
 
     assert study.main(arguments) == 0
-    assert [run["row"] for run in load_study(kept)["runs"]] == ["whole", "nothing left"]
+    assert [run["row"] for run in load_study(kept)["runs"]] == ["whole", "half of it"]
     out = capfd.readouterr().out
     assert out.count("--- whole") == 1
     assert out.splitlines()[-1] == str(kept)
 
-    # What both make alike is made once; the second's cells are its own, the first's as they were.
-    other = tmp_path / "w" / "nothing_left-0"
+    # What both make alike is made once; the second's IDs are its own, the first's as they were.
+    other = tmp_path / "w" / "half_of_it-0"
     assert (whole / "features" / "manifest.json").samefile(other / "features" / "manifest.json")
-    cells = [artifacts.read(at / "tokenizer", "tokenizer")[0]["coarse"] for at in (whole, other)]
-    assert [made.max() > 0 for made in cells] == [True, False]
+    codes = [artifacts.read(at / "tokenizer", "static_ids")[0]["fine"] for at in (whole, other)]
+    assert [made.shape[-1] for made in codes] == [8, 4]
 
 
 def test_rows_are_kept_in_the_order_of_the_study(tmp_path):
@@ -104,7 +105,7 @@ def test_rows_are_kept_in_the_order_of_the_study(tmp_path):
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
-        ("--rows=wole", "no row 'wole', known are whole, nothing left"),
+        ("--rows=wole", "no row 'wole', known are whole, half of it"),
         ("--seeds=a", "--seeds=a: expected whole numbers"),
     ],
 )
