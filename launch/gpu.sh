@@ -11,4 +11,6 @@ prepare cuda
 export SEMID_LAUNCHER="bash $0"
 # Without this, jax would go on quietly on the CPU if CUDA did not start.
 export JAX_PLATFORMS="${JAX_PLATFORMS:-cuda}"
+# To choose among kernels for many small products takes minutes, and the products no time at all.
+export XLA_FLAGS="${XLA_FLAGS:---xla_gpu_autotune_level=0 --xla_gpu_enable_triton_gemm=false}"
 exec "$python" -m semid_jax.launch "$@"

@@ -33,13 +33,10 @@ def versions() -> dict[str, str]:
 
 @functools.cache
 def revision() -> str:
-    """The git revision of this code, "-dirty" added if tracked code differs, or "unknown".
-
-    Where the code lies without its history, e.g. in an image, $SEMID_REVISION says it.
-    """
+    """The git revision of this code, "-dirty" added if tracked code differs, or "unknown"."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
-        return os.environ.get("SEMID_REVISION", "unknown")
+        return "unknown"
     git = ["git", "-C", str(root)]
     try:
         head = _output([*git, "rev-parse", "HEAD"])
