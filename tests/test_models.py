@@ -215,6 +215,36 @@ def test_the_train_step_lowers(platform):
     assert platform in exported.platforms
 
 
+def test_a_seed_is_an_argument_of_the_compiled_step():
+    rng, coarse, fine, generator, params = world(dense="none")
+    optimiser = optax.sgd(0.1)
+    step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2), optimiser)
+    traced = []
+
+    def watched(*arguments):
+        traced.append(len(traced))
+        return step(*arguments)
+
+    compiled = Parallel("pmap", jax.devices()[:1]).compile(watched)
+    codes = make_codes(coarse, fine, jnp.zeros(N + 1), make_views(rng))
+    items = rng.integers(1, N + 1, (1, 4, 7)).astype(np.int32)
+    batch = {
+        "inputs": items[..., :-1],
+        "targets": items[..., 1:],
+        "archetype": np.zeros((1, 4), np.int32),
+        "example": np.arange(4, dtype=np.uint32)[None],
+    }
+    losses, traces = [], []
+    for seed in (0, 1, 0):
+        state, constants = jax.tree.map(
+            lambda a: jnp.asarray(a)[None], (first_state(params, optimiser, seed), codes)
+        )
+        losses.append(float(compiled(state, constants, batch)[1]["item_loss"][0]))
+        traces.append(len(traced))
+    assert losses[0] == losses[2] != losses[1]
+    assert traces[0] == traces[2] > 0
+
+
 def test_dropout_follows_the_example_not_the_place():
     x = jnp.ones((4, 1000))
     seeds = example_seeds(jnp.arange(4, dtype=jnp.uint32), jnp.int32(3))
