@@ -13,7 +13,7 @@ What counts is the validation of what a run would go on with: calibrated, where 
 Test is left alone. A run that has ended is not repeated, one that was killed goes on. What the
 first row of a seed has made before training lies in the other rows' folders when they start: a
 stage that would make the same again is skipped, another makes its own. Compiled programs are
-kept beside the rows' folders; a training step is its seed's and its row's own.
+kept beside the rows' folders; a row's seeds share them.
 """
 
 from __future__ import annotations

@@ -86,3 +86,21 @@ def expect_lists(found, world: World, scores: np.ndarray, k: int) -> None:
         np.testing.assert_array_equal(found.items[b], want + [0] * (k - len(want)))
         np.testing.assert_array_equal(found.scores[b, : len(want)], scores[b, want])
         assert np.all(np.asarray(found.scores[b, len(want) :]) == -np.inf)
+
+
+def large(seed=0, items=20_000, topics=40):
+    """A catalogue like a quantised one: items of a cell have alike codes, and so have queries."""
+    rng = np.random.default_rng(seed)
+    usual = rng.integers(0, K, (topics, L))
+    coarse = rng.integers(0, topics, (1, items + 1))
+    fine = usual[coarse]
+    moved = rng.random(fine.shape) < 0.3
+    fine[moved] = rng.integers(0, K, moved.sum())
+    words = rng.normal(size=(L, K, d)).astype(np.float32)
+    tables = Tables(jnp.asarray(rng.normal(size=(topics, 8)), jnp.float32), jnp.asarray(words))
+    bias = 0.1 * rng.normal(size=(1, items + 1))
+    index = build_index(coarse.astype(np.int32), fine.astype(np.uint8), bias, tables)
+    basis = rng.normal(size=(4, 8 + L * d))
+    vector = rng.normal(size=(64, 4)) @ basis
+    vector = np.concatenate([vector, np.ones((64, 1))], axis=1).astype(np.float32)
+    return index, make_query(jnp.asarray(vector), tables, jnp.zeros(64, jnp.int32))

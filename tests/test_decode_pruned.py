@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_world import KINDS, K, L, World, d
+from decode_world import KINDS, World, large
 
 from semid_jax.decode.exact import retrieve_exact
-from semid_jax.decode.index import build_index
+from semid_jax.decode.leaf_order import leaf_order
 from semid_jax.decode.pruned import block_bounds, retrieve_pruned
-from semid_jax.decode.score import Tables, make_query
-from semid_jax.decode.sketch import build_sketch, kd_order
+from semid_jax.decode.score import make_query
+from semid_jax.decode.sketch import build_sketch
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -43,24 +43,6 @@ def test_no_entry_is_above_its_blocks_bound(kind):
             own = (mask >> a) & 1 == 1
             largest = np.where(own, scores[b][items], -np.inf).max(axis=1)
             assert (bound[b] >= largest).all()
-
-
-def large(seed=0, items=20_000, topics=40):
-    """A catalogue like a quantised one: items of a cell have alike codes, and so have queries."""
-    rng = np.random.default_rng(seed)
-    usual = rng.integers(0, K, (topics, L))
-    coarse = rng.integers(0, topics, (1, items + 1))
-    fine = usual[coarse]
-    moved = rng.random(fine.shape) < 0.3
-    fine[moved] = rng.integers(0, K, moved.sum())
-    words = rng.normal(size=(L, K, d)).astype(np.float32)
-    tables = Tables(jnp.asarray(rng.normal(size=(topics, 8)), jnp.float32), jnp.asarray(words))
-    bias = 0.1 * rng.normal(size=(1, items + 1))
-    index = build_index(coarse.astype(np.int32), fine.astype(np.uint8), bias, tables)
-    basis = rng.normal(size=(4, 8 + L * d))
-    vector = rng.normal(size=(64, 4)) @ basis
-    vector = np.concatenate([vector, np.ones((64, 1))], axis=1).astype(np.float32)
-    return index, make_query(jnp.asarray(vector), tables, jnp.zeros(64, jnp.int32))
 
 
 def test_of_a_large_catalogue_little_is_scored():
@@ -102,14 +84,24 @@ def test_more_items_than_there_are(monkeypatch):
     np.testing.assert_array_equal(found.items, exact.items)
 
 
-def test_a_kd_order_keeps_groups_and_puts_alike_points_together():
+def test_leaves_keep_groups_and_put_alike_points_together():
     rng = np.random.default_rng(2)
     points, group = rng.normal(size=(700, 3)).astype("f"), rng.integers(0, 3, 700)
-    order = kd_order(points, group, 16)
-    np.testing.assert_array_equal(np.sort(order), np.arange(700))
-    assert (np.diff(group[order]) >= 0).all()
+    order, real = leaf_order(points, group, 16)
+    np.testing.assert_array_equal(np.sort(order[real]), np.arange(700))
+    assert (group[order] == group[order[:, :1]]).all()
+    assert (np.diff(group[order[:, 0]]) >= 0).all()
+    assert len(order) == sum(-(-np.sum(group == g) // 16) for g in range(3))
+    spread = np.mean(
+        [points[rows[there]].var(axis=0).sum() for rows, there in zip(order, real, strict=True)]
+    )
+    assert spread < 0.25 * points.var(axis=0).sum()
 
-    def spread(order):
-        return np.mean([points[order[at : at + 8]].var(axis=0).sum() for at in range(0, 700, 8)])
 
-    assert spread(order) < 0.4 * spread(np.arange(700))
+def test_a_cut_is_across_the_direction_of_most_variance():
+    rng = np.random.default_rng(3)
+    long = rng.normal(size=(64, 1)) * np.array([[1.0, 1.0, -1.0]])
+    points = (long + 0.05 * rng.normal(size=(64, 3))).astype("f")
+    order, _ = leaf_order(points, np.zeros(64, int), 32)
+    along = long[:, 0][order]
+    assert along[0].max() < along[1].min() or along[1].max() < along[0].min()

@@ -10,8 +10,9 @@ from decode_world import KINDS, A, B, C, L, N, World, expect_lists
 
 from semid_jax.decode.exact import cell_masses, exact_rank, retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
-from semid_jax.decode.inverted import BYTES, retrieve_inverted
+from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.score import item_vectors, make_query, score_entries, score_gathered
+from semid_jax.decode.turns import BYTES
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,7 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.topk import top_k_ties
-from semid_jax.decode.turns import in_turns
-
-# Of codes read at once, more users being searched for in turns: a CPU keeps them in its cache.
-BYTES = {"cpu": 1 << 24, "other": 1 << 30}
+from semid_jax.decode.turns import codes_in_turns
 
 
 @struct.dataclass
@@ -49,19 +46,15 @@ def retrieve_inverted(index: Index, query: Query, probes: int, k: int) -> Retrie
       items, scores and the number of entries scored.
     """
     check_query(index, query)
-    B = len(query.archetype)
     probed = probe(index, query, probes)
     each = probed.block.shape[1] * SLOTS * index.entry_fine.shape[1]
-    most = BYTES.get(jax.default_backend(), BYTES["other"])
-    turns = min(-(-B * each // most), B)
-    of_users, size = (query.fine, probed), -(-B // turns)
 
     def search(of_users: tuple[jax.Array, Probed]) -> tuple[jax.Array, jax.Array]:
         fine, probed = of_users
         scores = score_blocks(fine, probed, index.blocks.fine[probed.block], index.blocks)
         return best_of_blocks(index, probed, scores, k)
 
-    items, scores = search(of_users) if turns == 1 else in_turns(search, of_users, size)
+    items, scores = codes_in_turns(search, (query.fine, probed), each)
     return Retrieved(items, scores, probed.entries)
 
 

@@ -14,9 +14,9 @@ import chex
 import jax
 import jax.numpy as jnp
 
-from semid_jax.decode.blocks import score_slots
 from semid_jax.decode.exact import check_query, retrieve_exact
 from semid_jax.decode.index import Index
+from semid_jax.decode.leaves import items_of, score_leaves
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query
 from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
@@ -89,7 +89,7 @@ def block_bounds(sketch: Sketch, query: Query, chunk: int, masked: bool = True) 
       masked: leave out entries of other archetypes; False where there is only one.
 
     Returns:
-      float32[B, n' / block]: no entry of a user's archetype in the block has a larger S1.
+      float32[B, b]: no entry of a user's archetype in the block has a larger S1.
     """
     r, n = sketch.rank, sketch.vector.shape[1]
     vector = query.vector
@@ -143,18 +143,10 @@ def _score_best(
     items, scores, scored = best
     B = len(left)
     bound, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
-    own = sketch.mask.reshape(-1, sketch.block)[which]
-    own = jnp.right_shift(own, query.archetype.astype(jnp.uint32)[:, None, None])
-    wanted = (bound >= scores[:, -1:])[:, :, None] & ((own & 1) == 1)
-    coarse = jax.vmap(lambda table, cell: table[cell])(query.coarse, sketch.coarse[which])
-    made = score_slots(query.fine, coarse, sketch.fine[which], sketch.bias[which])
+    made, own = score_leaves(sketch, query, which)
+    wanted = (bound >= scores[:, -1:])[:, :, None] & own
     made = jnp.where(wanted, made, -jnp.inf).reshape(B, -1)
-
-    def item_at(position: jax.Array) -> jax.Array:
-        block = jnp.take_along_axis(which, position // sketch.block, axis=1)
-        return sketch.item[block, position % sketch.block]
-
-    here = top_k_ties(made, item_at, k)
+    here = top_k_ties(made, items_of(sketch, which), k)
     items, scores = top_k_ties(
         jnp.concatenate([scores, here[1]], axis=1),
         jnp.concatenate([items, here[0]], axis=1),

@@ -11,8 +11,9 @@ With E[q q^T] = G and Cov(v) = S, the directions are the eigenvectors of G^1/2 S
 scaled so that queries and entries have the same size in it. The bound holds for any query; a query
 unlike those it was fitted on only makes it loose.
 
-Entries are put in blocks of alike ones (a k-d tree inside each cell): a block's largest bound says
-whether any of its entries must be looked at.
+Entries are put in blocks of alike ones, the leaves of each cell (see `leaf_order`): a block's
+largest bound says whether any of its entries must be looked at, and its mean and variances in the
+same coordinates how good its best entry may well be (see `leaves`).
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ import numpy as np
 from flax import struct
 
 from semid_jax.decode.index import Index
+from semid_jax.decode.leaf_order import leaf_order
 from semid_jax.decode.score import PRECISION, item_vectors
 
 ROWS = 16384  # entries whose whole vectors are made at once
+CUTS = 32  # directions that leaves are cut in, at most
 RIDGE = 1e-4  # of the queries' mean square, so that every direction has some
 ROUNDING = 2e-6  # of a score's terms: float32 sums of less than a thousand of them, doubled
 NEVER = -1e30
@@ -33,15 +36,19 @@ NEVER = -1e30
 
 @struct.dataclass
 class Sketch:
-    """Short vectors of the entries, in blocks; n' = n rounded up to whole blocks.
+    """Short vectors of the entries, in b blocks of S slots; a cell's last block may not be full.
 
     Attributes:
-      vector: float32[r + 1, n'], v_r and below it |v_rest|, entries on the last axis.
-      item: int32[n' / S, S], the entries' items; 0 behind the last.
-      coarse: int32[n' / S, S], their cells.
-      fine: uint8[n' / S, L, S], their Fine-IDs, digit by digit as in `blocks`.
-      bias: float32[n' / S, S]; -inf behind the last.
-      mask: uint32[n'], bit a is set where archetype a has the entry; 0 behind the last.
+      vector: float32[r + 1, b S], v_r and below it |v_rest|, entries on the last axis; slots
+        without an entry repeat one of their block.
+      item: int32[b, S], the entries' items; 0 in slots without one.
+      coarse: int32[b, S], their cells; a block is of one cell.
+      fine: uint8[b, L, S], their Fine-IDs, digit by digit as in `blocks`.
+      bias: float32[b, S]; -inf in slots without an entry.
+      mask: uint32[b S], bit a is set where archetype a has the entry; 0 in slots without one.
+      first: int32[C + 1]; cell c has blocks first[c] .. first[c + 1] - 1.
+      centre: float32[b, r], mean v_r of a block.
+      spread: float32[b, r], variances of v_r in a block.
       mean: float32[F].
       transform: float32[F, F], T^-1, of which the first r columns are the sketch's.
       longest: float32[], the largest |T (v - mean)|.
@@ -54,6 +61,9 @@ class Sketch:
     fine: jax.Array
     bias: jax.Array
     mask: jax.Array
+    first: jax.Array
+    centre: jax.Array
+    spread: jax.Array
     mean: jax.Array
     transform: jax.Array
     longest: jax.Array
@@ -88,26 +98,40 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
         short[rows, :rank] = made[:, :rank]
         short[rows, rank] = np.linalg.norm(made[:, rank:].astype(np.float64), axis=1)
         whole[rows] = np.linalg.norm(made.astype(np.float64), axis=1)
-    order = kd_order(short[:, :rank], np.asarray(index.entry_coarse), block)
-    padding = -n % block
+    cell = np.asarray(index.entry_coarse)
+    order, real = leaf_order(short[:, : min(rank, CUTS)], cell, block)
+    coarse = cell[order]
 
     def in_order(a: jax.Array, blank: float = 0) -> np.ndarray:
-        return np.pad(np.asarray(a)[order], (0, padding), constant_values=blank)
+        made = np.asarray(a)[order]
+        return np.where(real, made, made.dtype.type(blank))
 
-    fine = np.pad(np.asarray(index.entry_fine)[order], ((0, padding), (0, 0)))
-    fine = fine.reshape(-1, block, fine.shape[1]).transpose(0, 2, 1)
+    vector = short[order]
+    centre, spread = _describe(vector[..., :rank], real)
+    fine = np.asarray(index.entry_fine)[order].transpose(0, 2, 1)
     return Sketch(
-        vector=jnp.asarray(np.pad(short[order].T, ((0, 0), (0, padding)))),
-        item=jnp.asarray(in_order(index.entry_item).reshape(-1, block)),
-        coarse=jnp.asarray(in_order(index.entry_coarse).reshape(-1, block)),
+        vector=jnp.asarray(np.ascontiguousarray(vector.reshape(-1, rank + 1).T)),
+        item=jnp.asarray(in_order(index.entry_item)),
+        coarse=jnp.asarray(coarse),
         fine=jnp.asarray(np.ascontiguousarray(fine)),
-        bias=jnp.asarray(in_order(index.entry_bias, -np.inf).reshape(-1, block)),
-        mask=jnp.asarray(in_order(index.entry_mask)),
+        bias=jnp.asarray(in_order(index.entry_bias, -np.inf)),
+        mask=jnp.asarray(in_order(index.entry_mask).reshape(-1)),
+        first=jnp.asarray(np.searchsorted(coarse[:, 0], np.arange(index.n_cells + 1)), jnp.int32),
+        centre=jnp.asarray(centre),
+        spread=jnp.asarray(spread),
         mean=jnp.asarray(mean, jnp.float32),
         transform=jnp.asarray(to_query, jnp.float32),
         longest=jnp.asarray(whole.max(), jnp.float32),
         block=block,
     )
+
+
+def _describe(vector: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variances, float32[b, r], of the real slots of blocks float32[b, S, r]."""
+    share = real / real.sum(axis=1, keepdims=True)
+    mean = np.einsum("bs,bsr->br", share, vector)
+    square = np.einsum("bs,bsr->br", share, vector**2)
+    return mean.astype(np.float32), np.maximum(square - mean**2, 0.0).astype(np.float32)
 
 
 def _vectors(index: Index, rows: slice) -> jax.Array:
@@ -139,31 +163,3 @@ def _coordinates(queries: np.ndarray, covariance: np.ndarray) -> tuple[np.ndarra
     spread, turn = spread[::-1], turn[:, ::-1]
     scale = np.maximum(spread, 1e-12 * spread[0]) ** 0.25
     return inverse @ turn * scale, root @ turn / scale
-
-
-def kd_order(points: np.ndarray, group: np.ndarray, block: int) -> np.ndarray:
-    """An order of points in which neighbours are alike: a k-d tree's leaves inside each group.
-
-    Args:
-      points: float32[n, r].
-      group: int[n]; the order is by group first.
-      block: groups are halved, at the median of the coordinate that varies most, until they are no
-        larger.
-
-    Returns:
-      int64[n].
-    """
-    order = np.argsort(group, kind="stable")
-    starts = np.flatnonzero(np.diff(group[order], prepend=group[order[:1]] - 1))
-    while True:
-        sizes = np.diff(starts, append=len(order))
-        if sizes.max() <= block:
-            return order
-        part = np.repeat(np.arange(len(starts)), sizes)
-        shown = points[order].astype(np.float64)
-        mean = np.add.reduceat(shown, starts) / sizes[:, None]
-        variance = np.add.reduceat(shown**2, starts) / sizes[:, None] - mean**2
-        widest = np.argmax(variance, axis=1)[part]
-        order = order[np.lexsort((shown[np.arange(len(order)), widest], part))]
-        halves = starts + sizes // 2
-        starts = np.unique(np.concatenate([starts, halves[sizes > block]]))

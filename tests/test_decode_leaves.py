@@ -1,0 +1,67 @@
+"""`leaves` against slow, obvious searches of the same items."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from decode_world import KINDS, C, World, expect_lists, large
+
+from semid_jax.decode.exact import retrieve_exact
+from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.leaves import leaf_scores, retrieve_leaves
+from semid_jax.decode.sketch import NEVER, build_sketch
+from semid_jax.decode.turns import BYTES
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("probes", [1, 5, C])
+def test_all_leaves_of_some_cells_hold_the_items_of_those_cells(kind, probes):
+    world = World(kind)
+    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 8)
+    found = retrieve_leaves(world.index, sketch, world.query, probes, 10_000, 10)
+    scores = world.inside_best_cells(world.scores(), probes)
+    if kind == "equal scores":  # all cells are as good as the best
+        scores = world.scores()
+    expect_lists(found, world, scores, 10)
+    np.testing.assert_array_equal(found.scored, (scores > -np.inf).sum(axis=1))
+
+
+def test_a_leaf_is_judged_by_its_mean_and_deviation():
+    world = World("one archetype")
+    index, query = world.index, world.query
+    vectors = np.asarray(query.vector)
+    whole = vectors.shape[1]
+    sketch = build_sketch(index, vectors, whole, 8)
+    guess = np.asarray(leaf_scores(sketch, query, C))
+    items, real = np.asarray(sketch.item), np.asarray(sketch.mask).reshape(-1, 8) > 0
+    # With all coordinates the means are those of S1, but for a constant of the user.
+    scores = np.where(real, world.scores()[:, items], 0)
+    mean = scores.sum(axis=2) / real.sum(axis=1)
+    turned = vectors @ np.asarray(sketch.transform)
+    above = 2.0 * np.sqrt(turned**2 @ np.asarray(sketch.spread).T)
+    constant = guess - above - mean
+    np.testing.assert_allclose(constant, constant[:, :1] + 0 * mean, atol=2e-3)
+
+
+def test_leaves_of_a_large_catalogue_find_more_than_cells_and_score_less():
+    index, query = large()
+    sketch = build_sketch(index, np.asarray(query.vector), 8, 16)
+    exact = np.asarray(retrieve_exact(index, query, 10).items)
+
+    def recall(found):
+        return np.mean([np.isin(a, b).mean() for a, b in zip(exact, found.items, strict=True)])
+
+    leaves = retrieve_leaves(index, sketch, query, index.n_cells, 30, 10)
+    cells = retrieve_inverted(index, query, 2, 10)
+    assert np.mean(leaves.scored) < np.mean(cells.scored)
+    assert recall(leaves) > max(0.9, recall(cells))
+
+
+def test_users_in_turns_are_the_same(monkeypatch):
+    index, query = large(items=2000)
+    sketch = build_sketch(index, np.asarray(query.vector), 8, 16)
+    one = retrieve_leaves(index, sketch, query, 20, 12, 10)
+    monkeypatch.setitem(BYTES, "cpu", 10_000)
+    several = retrieve_leaves(index, sketch, query, 20, 12, 11)
+    np.testing.assert_array_equal(one.items, several.items[:, :10])
+    assert (np.asarray(leaf_scores(sketch, query, 20)) == NEVER).any()
+    assert jnp.all(one.scored == several.scored)
