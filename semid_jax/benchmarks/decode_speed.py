@@ -67,6 +67,7 @@ class DecodeSpeedConfig:
       methods: decoders of the parallel model; `exact` and `inverted` are always among them.
       batches: users per call.
       users: of the test split, for recall and accuracy; 0 for all.
+      share: of the items that `leaves` scores, at most.
       seconds: of timed calls, for each number.
       lengths: codes of an item for the autoregressive rows; 0 stands for the model's own length, ()
         leaves them out.
@@ -77,6 +78,7 @@ class DecodeSpeedConfig:
     methods: tuple[str, ...] = METHODS
     batches: tuple[int, ...] = (1, 256)
     users: int = 4096
+    share: float = 0.01
     seconds: float = 3.0
     lengths: tuple[int, ...] = (4, 0)
     epochs: tuple[int, ...] = (4, 1)
@@ -141,9 +143,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     served = serve(config, workdir, raw, features, settings.users)
     rates = measure(min(settings.seconds, 1.0))
     k = config.decode.k
-    decoders = make_decoders(
-        methods, served.index, served.probes, k, served.vectors, workdir / "index" / "scann"
-    )
+    asked_for = methods, served.index, served.probes, k, served.vectors, settings.share
+    decoders = make_decoders(*asked_for, workdir / "index" / "scann")
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
     more = "" if held is None else f", {held:,.0f} MiB more at the peak"
     print(f"decode_speed: from z to cells, codes and lists in {built:.1f} s{more}")

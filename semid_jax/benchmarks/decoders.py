@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,17 +20,29 @@ from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.leaves import retrieve_leaves
 from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.recjpqprune import build_code_lists, retrieve_recjpqprune
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import build_sketch
+from semid_jax.decode.sketch import Sketch, build_sketch
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
-METHODS = ("exact", "exact_matmul", "inverted", "pruned", "recjpqprune", "rpg_graph", "scann")
+METHODS = (
+    "exact",
+    "exact_matmul",
+    "inverted",
+    "leaves",
+    "pruned",
+    "recjpqprune",
+    "rpg_graph",
+    "scann",
+)
+LOOKED_AT = 0.25  # of the cells: whose leaves `leaves` looks at
+LEAVES = 64, 16  # rank of their sketch and items of one
 GRAPH_ITEMS = 200_000  # all pairs of more take hours
 
 
@@ -77,6 +90,7 @@ def make_decoders(
     probes: int,
     k: int,
     vectors: np.ndarray,
+    share: float,
     directory: Path,
 ) -> list[Decoder]:
     """The decoders that are asked for.
@@ -87,7 +101,8 @@ def make_decoders(
       index: with the model's tables.
       probes: P of `inverted` and `scann`.
       k: items returned.
-      vectors: float32[S, F] of some users, that `pruned` is fitted to.
+      vectors: float32[S, F] of some users, that `pruned` and `leaves` are fitted to.
+      share: of the items that `leaves` scores, at most.
       directory: for ScaNN's files.
     """
     digits, width = index.entry_fine.shape[1], index.tables.coarse.shape[1]
@@ -122,6 +137,18 @@ def make_decoders(
             made.append(Decoder(name, run, (index,), product))
         elif name == "inverted":
             made.append(inverted(index, probes, k, lists))
+        elif name == "leaves":
+            sketch = build_sketch(index, vectors, *LEAVES)
+            built = time.perf_counter() - started
+            looked = math.ceil(LOOKED_AT * index.n_cells)
+            most = max(int(share * index.n_items) // sketch.block, 1)
+            run = functools.partial(retrieve_leaves, probes=looked, leaves=most, k=k)
+
+            def guesses(users: int, scored: float, sketch: Sketch = sketch) -> Work:
+                n = 2.0 * sketch.centre.size  # means and variances
+                return Work(bytes=4.0 * n, operations=2.0 * users * n) + lists(users, scored)
+
+            made.append(Decoder(name, run, (index, sketch), guesses, build_s=built))
         elif name == "pruned":
             sketch = build_sketch(index, vectors)
             built = time.perf_counter() - started
