@@ -1,6 +1,6 @@
 """Two fake CPU devices for every test, set before jax is imported.
 
-Programs that took long to compile are kept in .pytest_cache/jax: many tests run the same ones in
+Compiled programs are kept in .pytest_cache/jax, small ones too: many tests run the same ones in
 processes of their own.
 """
 
@@ -13,7 +13,7 @@ os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/jax")
 )
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import pytest
 from absl import flags
