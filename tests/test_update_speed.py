@@ -41,6 +41,7 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     assert made["machine"] in shown
 
 
+@pytest.mark.slow  # a tokenizer is trained first
 def test_histories_that_no_drift_can_be_judged_from_are_refused(tmp_path, capsys):
     arguments = ["launch", "--config=configs/update_speed.py:tiny", f"--workdir={tmp_path / 'run'}"]
     assert launch.main([*arguments, "--config.tokenizer.window=60"]) == launch.BAD_INPUT
