@@ -198,7 +198,10 @@ def draw_speed(
         axes.set_title(f"{batch} user{'s' * (batch > 1)} per call", fontsize=11)
         _finish(axes, "ms per call, median (retrieval only)", "Recall@10 of the exact list")
         axes.margins(x=0.15, y=0.12)
-        axes.legend(frameon=False, fontsize="small", loc="lower right")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    # Below the panels: points lie anywhere in them.
+    figure.legend(handles, labels, frameon=False, fontsize="small", loc="outside lower center",
+                  ncols=5)  # fmt: skip
     return _save(figure, path)
 
 
