@@ -34,7 +34,7 @@ from semid_jax.report.tables import shown_columns, text_table
 from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
 
-SHARED_STAGES = ("data", "features", "tokenizer")
+SHARED_STAGES = ("data", "expanded", "features", "tokenizer")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

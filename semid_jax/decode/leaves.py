@@ -69,7 +69,7 @@ def leaf_scores(sketch: Sketch, query: Query, probes: int) -> jax.Array:
     Args:
       sketch: of the index.
       query: B users.
-      probes: P.
+      probes: P; cells as good as the P-th one are looked at too.
 
     Returns:
       float32[B, b], `NEVER` for leaves of other cells.
@@ -80,7 +80,7 @@ def leaf_scores(sketch: Sketch, query: Query, probes: int) -> jax.Array:
     if probes == query.coarse.shape[1]:
         return guess
     least = jax.lax.top_k(query.coarse, probes)[0][:, -1:]
-    return jnp.where((query.coarse >= least)[:, sketch.coarse[:, 0]], guess, NEVER)
+    return jnp.where((query.coarse >= least)[:, sketch.coarse], guess, NEVER)
 
 
 def score_leaves(sketch: Sketch, query: Query, which: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -96,7 +96,8 @@ def score_leaves(sketch: Sketch, query: Query, which: jax.Array) -> tuple[jax.Ar
     """
     mask = sketch.mask.reshape(-1, sketch.block)[which]
     own = jnp.right_shift(mask, query.archetype.astype(jnp.uint32)[:, None, None]) & 1
-    coarse = jax.vmap(lambda table, cell: table[cell])(query.coarse, sketch.coarse[which])
+    coarse = jnp.take_along_axis(query.coarse, sketch.coarse[which], axis=1)[:, :, None]
+    coarse = jnp.broadcast_to(coarse, mask.shape)
     return score_slots(query.fine, coarse, sketch.fine[which], sketch.bias[which]), own == 1
 
 

@@ -42,11 +42,10 @@ class Sketch:
       vector: float32[r + 1, b S], v_r and below it |v_rest|, entries on the last axis; slots
         without an entry repeat one of their block.
       item: int32[b, S], the entries' items; 0 in slots without one.
-      coarse: int32[b, S], their cells; a block is of one cell.
+      coarse: int32[b], the cell of a block.
       fine: uint8[b, L, S], their Fine-IDs, digit by digit as in `blocks`.
       bias: float32[b, S]; -inf in slots without an entry.
       mask: uint32[b S], bit a is set where archetype a has the entry; 0 in slots without one.
-      first: int32[C + 1]; cell c has blocks first[c] .. first[c + 1] - 1.
       centre: float32[b, r], mean v_r of a block.
       spread: float32[b, r], variances of v_r in a block.
       mean: float32[F].
@@ -61,7 +60,6 @@ class Sketch:
     fine: jax.Array
     bias: jax.Array
     mask: jax.Array
-    first: jax.Array
     centre: jax.Array
     spread: jax.Array
     mean: jax.Array
@@ -100,7 +98,6 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
         whole[rows] = np.linalg.norm(made.astype(np.float64), axis=1)
     cell = np.asarray(index.entry_coarse)
     order, real = leaf_order(short[:, : min(rank, CUTS)], cell, block)
-    coarse = cell[order]
 
     def in_order(a: jax.Array, blank: float = 0) -> np.ndarray:
         made = np.asarray(a)[order]
@@ -112,11 +109,10 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
     return Sketch(
         vector=jnp.asarray(np.ascontiguousarray(vector.reshape(-1, rank + 1).T)),
         item=jnp.asarray(in_order(index.entry_item)),
-        coarse=jnp.asarray(coarse),
+        coarse=jnp.asarray(cell[order[:, 0]]),
         fine=jnp.asarray(np.ascontiguousarray(fine)),
         bias=jnp.asarray(in_order(index.entry_bias, -np.inf)),
         mask=jnp.asarray(in_order(index.entry_mask).reshape(-1)),
-        first=jnp.asarray(np.searchsorted(coarse[:, 0], np.arange(index.n_cells + 1)), jnp.int32),
         centre=jnp.asarray(centre),
         spread=jnp.asarray(spread),
         mean=jnp.asarray(mean, jnp.float32),
