@@ -21,7 +21,7 @@ from semid_jax.data.sequences import train_items
 from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.features.config import FeaturesConfig
-from semid_jax.features.normalise import fit_transform
+from semid_jax.features.normalise import fit_transform, read_features
 from semid_jax.models.rounding import product_dtype
 from semid_jax.recommenders import autoregressive, dense, hdnag, rpg
 from semid_jax.recommenders.common import section, since
@@ -188,9 +188,7 @@ def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFe
         arrays |= {f"present/{k}": v for k, v in made.present.items()}
         arrays |= {f"fitted/{k}": v for k, v in fitted.items()}
         artifacts.write(directory, "features", arrays, inputs, settings, since(started))
-    arrays, _ = artifacts.read(directory, "features")
-    x = {k.removeprefix("x/"): v for k, v in arrays.items() if k.startswith("x/")}
-    features = ItemFeatures(x, {name: arrays[f"present/{name}"] for name in x})
+    features = read_features(directory)
     shown = (f"{n} {features.x[n].shape[1]}-d" for n in features.modalities)
     print(f"features: {', '.join(shown)}")
     return features

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from semid_jax import artifacts
 from semid_jax.data import builders
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.evaluation import Evaluation
@@ -103,6 +104,37 @@ def test_readme_shows_them_under_their_experiment(tmp_path):
     assert "| amazon_2014/Beauty | hdnag - sasrec | ndcg@10 | +0.3750 |" in results_markdown(
         results
     )
+
+
+def with_features(workdir):
+    """A workdir whose features put the items 101 … 109 in one place and 110 apart from them."""
+    x = np.zeros((111, 2), np.float32)
+    x[101:], x[110] = [1.0, 0.0], [0.0, 1.0]
+    arrays = {"x/text": x, "present/text": np.arange(111) > 100}
+    artifacts.write(workdir / "features", "features", arrays, {}, {}, {})
+
+
+def test_lists_are_compared_by_their_diversity_in_the_same_features(tmp_path):
+    with_features(tmp_path / "other")
+    paths = []
+    for model, ranks in (("hdnag", [0, 1, 0, 0]), ("sasrec", [10, 0, 0, 0])):
+        path = kept(tmp_path, model, 0, ranks)
+        again = [str(tmp_path / "runs" / f"{model}-0"), "--experiment=main"]
+        measured = [f"--diversity={tmp_path / 'other'}", f"--results={tmp_path / 'results'}"]
+        assert keep.main([*again, *measured]) == 0
+        paths.append(path)
+    metric = "intra_list_diversity_text@10"
+    found = compare.compare([paths[0]], [paths[1]], metric)
+    # Nine items in one place and a tenth apart: 9 of 45 pairs; the target's item has no features.
+    ours, theirs = (3 * 9 / 45 + 8 / 36) / 4, (0.0 + 3 * 9 / 45) / 4
+    assert found["ours"]["mean"] == pytest.approx(ours, abs=1e-3)
+    assert found["theirs"]["mean"] == pytest.approx(theirs, abs=1e-3)
+    assert found["difference"] == pytest.approx(ours - theirs, abs=1e-3)
+    arguments = [f"--ours={paths[0]}", f"--theirs={paths[1]}", f"--metric={metric}"]
+    results = tmp_path / "results"
+    assert compare.main([*arguments, "--experiment=main", f"--results={results}"]) == 0
+    (made,) = (results / "paired" / "main").glob("*")
+    assert made.name == f"amazon_2014_Beauty-hdnag-sasrec-{metric}.json"
 
 
 def test_what_cannot_be_paired_is_refused_in_one_line(tmp_path, capsys):

@@ -87,24 +87,36 @@ def novelty(shown: np.ndarray, popularity: np.ndarray, n_users: int) -> float:
 def intra_list_diversity(
     shown: np.ndarray, x: np.ndarray, present: np.ndarray, chunk: int = 2048
 ) -> float:
-    """Mean over lists of the mean cosine distance between two items of the list.
+    """Mean over lists of `list_diversity`.
+
+    Returns:
+      A number in [0, 2], 0.0 if no list has two items.
+    """
+    of_lists = list_diversity(shown, x, present, chunk)
+    counted = np.isfinite(of_lists)
+    return float(of_lists[counted].mean()) if counted.any() else 0.0
+
+
+def list_diversity(
+    shown: np.ndarray, x: np.ndarray, present: np.ndarray, chunk: int = 2048
+) -> np.ndarray:
+    """Mean cosine distance between two items of a list.
 
     Args:
       shown: int32[U, k], 0 = no item.
       x: float32[N + 1, d], features of one modality.
-      present: bool[N + 1]; items that lack the modality are left out, and so are lists with
-        fewer than two items that have it.
+      present: bool[N + 1]; items that lack the modality are left out.
       chunk: users at a time.
 
     Returns:
-      A number in [0, 2], 0.0 if no list has two items.
+      float64[U] in [0, 2], NaN for lists with fewer than two items that have the modality.
     """
     norms = np.linalg.norm(x, axis=1)
     usable = present & (norms > 0)
     usable[0] = False
     unit = np.where(usable[:, None], x / np.where(usable, norms, 1.0)[:, None], 0.0)
     unit = unit.astype(np.float32)
-    total, lists = 0.0, 0
+    found = np.full(len(shown), np.nan)
     for start in range(0, len(shown), chunk):
         part = shown[start : start + chunk]
         count = usable[part].sum(axis=1)
@@ -113,6 +125,5 @@ def intra_list_diversity(
         enough = count >= 2
         n = count[enough]
         cosine = (squared[enough] - n) / (n * (n - 1))
-        total += float((1.0 - cosine).sum())
-        lists += int(enough.sum())
-    return total / lists if lists else 0.0
+        found[start : start + chunk][enough] = 1.0 - cosine
+    return found

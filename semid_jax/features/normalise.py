@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse
 
+from semid_jax import artifacts
 from semid_jax.features.attributes import fit_idf, weigh_bags
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.types import Catalogue, InputError, ItemFeatures
@@ -64,6 +66,20 @@ def fit_transform(
             f"{name}/scale": scale.astype(np.float32),
         }
     return ItemFeatures(features, present), fitted
+
+
+def read_features(directory: Path) -> ItemFeatures:
+    """The features of an artefact "features".
+
+    Args:
+      directory: of the artefact.
+
+    Raises:
+      InputError: it is missing or torn.
+    """
+    arrays, _ = artifacts.read(directory, "features")
+    x = {k.removeprefix("x/"): v for k, v in arrays.items() if k.startswith("x/")}
+    return ItemFeatures(x, {name: arrays[f"present/{name}"] for name in x})
 
 
 def select_modalities(catalogue: Catalogue, wanted: tuple[str, ...]) -> tuple[str, ...]:

@@ -4,8 +4,9 @@
 
 RECORD are runs of record, results/<experiment>/….json, one per seed; a user's metric is averaged
 over a model's seeds, and the interval is over users. Writes
-results/paired/<experiment>/<dataset>-<ours>-<theirs>.json; with --drifted=WORKDIR, of a run on the
-same synthetic world, of the users alone who drift in it, and "-drifted" at the name's end.
+results/paired/<experiment>/<dataset>-<ours>-<theirs>.json, a metric other than NDCG@10 at the
+name's end; with --drifted=WORKDIR, of a run on the same synthetic world, of the users alone who
+drift in it, and "-drifted" at the name's end.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ import numpy as np
 from semid_jax import disk
 from semid_jax.data import builders
 from semid_jax.eval.ranking import paired_difference, ranking_metrics
-from semid_jax.report.ranks import read_ranks
+from semid_jax.report.ranks import SHOWN, read_ranks
 from semid_jax.report.records import PAIRED, load_record
 from semid_jax.types import InputError
+
+METRIC = "ndcg@10"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--ours", type=Path, nargs="+", required=True, help="records, by seed")
     parser.add_argument("--theirs", type=Path, nargs="+", required=True, help="records, by seed")
     parser.add_argument("--experiment", required=True, help="the folder under results/paired/")
-    parser.add_argument("--metric", default="ndcg@10")
+    parser.add_argument("--metric", default=METRIC)
     parser.add_argument("--drifted", type=Path, help="a workdir: only users with a planted drift")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
@@ -47,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         users = None if options.drifted is None else drifted_users(options.drifted)
         found = compare(options.ours, options.theirs, options.metric, users)
         names = [found["dataset"], found["ours"]["model"], found["theirs"]["model"]]
+        if options.metric != METRIC:
+            names.append(options.metric)
         if users is not None:
             found["dataset"] += ", users who drift"
             names.append("drifted")
@@ -88,7 +93,8 @@ def compare(
     Args:
       ours: records of one model, one per seed.
       theirs: of the other.
-      metric: one of `ranking_metrics`, of the lists of record.
+      metric: one of `ranking_metrics`, of the lists of record, or where they are kept with their
+        diversity, "intra_list_diversity_<modality>@10".
       users: bool[U], those to compare over; all if not given.
 
     Returns:
@@ -99,7 +105,8 @@ def compare(
       InputError: a file is missing or torn, a side mixes models, the test users differ, or the
         metric is unknown.
     """
-    sides, means = [], []
+    sides: list[dict[str, Any]] = []
+    means: list[np.ndarray] = []
     split = read_ranks(ours[0]).split
     for paths in (ours, theirs):
         records = [load_record(path) for path in paths]
@@ -113,10 +120,12 @@ def compare(
                 raise InputError(f"{path}: other test users than {ours[0]}")
             if users is not None and len(users) != len(found.ranks):
                 raise InputError(f"{path}: {len(found.ranks)} users, not {len(users)}")
-            values = ranking_metrics(found.ranks if users is None else found.ranks[users])
-            if metric not in values:
-                raise InputError(f"--metric: {metric!r} is none of {', '.join(values)}")
-            rows.append(values[metric])
+            by_name = ranking_metrics(found.ranks)
+            for name, of_lists in found.diversity.items():
+                by_name[f"intra_list_diversity_{name}@{SHOWN}"] = of_lists.astype(np.float64)
+            if metric not in by_name:
+                raise InputError(f"--metric: {metric!r} is none of {', '.join(by_name)}")
+            rows.append(by_name[metric] if users is None else by_name[metric][users])
         means.append(np.mean(rows, axis=0))
         sides.append(
             {
@@ -124,16 +133,19 @@ def compare(
                 "seeds": [record.seed for record in records],
                 "commands": [record.command for record in records],
                 "revisions": [record.revision for record in records],
-                "mean": float(means[-1].mean()),
             }
         )
+    told = np.isfinite(means[0]) & np.isfinite(means[1])  # a list of one item has no diversity
+    left, right = means[0][told], means[1][told]
+    for side, values in zip(sides, (left, right), strict=True):
+        side["mean"] = float(values.mean())
     return {
         "dataset": records[0].dataset,
         "metric": metric,
-        "users": len(means[0]),
+        "users": len(left),
         "ours": sides[0],
         "theirs": sides[1],
-        **paired_difference(*means),
+        **paired_difference(left, right),
     }
 
 

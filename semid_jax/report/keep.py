@@ -2,7 +2,9 @@
 
 python -m semid_jax.report.keep WORKDIR --experiment=road
 
-writes results/road/….json, and results/ranks/road/….json for `semid_jax.report.compare`.
+writes results/road/….json, and results/ranks/road/….json for `semid_jax.report.compare`. With
+--diversity=WORKDIR, of a run on the same data, how diverse each list is in the features of that
+run goes along: so lists of models that read other features are measured alike.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from semid_jax.eval.store import read_evaluation
+from semid_jax.features.normalise import read_features
 from semid_jax.report.ranks import TestRanks, write_ranks
 from semid_jax.report.records import record_of, write_record
 from semid_jax.types import InputError
@@ -31,13 +34,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("workdir", type=Path)
     parser.add_argument("--experiment", required=True, help="the folder under results/")
     parser.add_argument("--variant", default="", help="of the model, e.g. no_gate")
+    parser.add_argument("--diversity", type=Path, help="a workdir: measure lists by its features")
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
     try:
         record = record_of(options.workdir, options.experiment, options.variant)
         evaluation = read_evaluation(options.workdir / "evaluation")
+        features = None
+        if options.diversity is not None:
+            features = read_features(options.diversity / "features")
         path = write_record(options.results, record)
-        write_ranks(path, TestRanks.of(evaluation))
+        write_ranks(path, TestRanks.of(evaluation, features))
         print(path)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

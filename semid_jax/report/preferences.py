@@ -1,0 +1,61 @@
+"""The table of PMAT: what it knows of users, how it follows them, what their lists look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean, stdev
+from typing import Any
+
+from semid_jax.report.metrics import flatten
+from semid_jax.report.records import Record
+from semid_jax.report.tables import Column
+
+# Name in the records -> head.
+CHECKS = {
+    "pmat.alpha_spearman": "Spearman of weights with the planted ones",
+    "pmat.alpha_spearman_oracle": "the oracle's",
+    "pmat.drift_f1_alpha": "F1 of drifts of weights",
+    "pmat.drift_f1_interest": "F1 of drifts of interest",
+    "pmat.false_trigger_rate": "steady users with a trigger",
+    "pmat.churn": "churn of an update",
+    "pmat.updated_ndcg@10_stale": "NDCG@10 of updated users, before",
+    "pmat.updated_ndcg@10_incremental": "updated",
+    "pmat.updated_ndcg@10_full": "encoded anew",
+    "pmat.alpha_reliability_random": "weights of random halves",
+    "pmat.alpha_reliability_time": "of halves in time",
+    "pmat.alpha_coherence_random": "weights and raw coherence",
+    "diversity.coverage@10": "coverage@10",
+}
+DIVERSITY = "intra_list_diversity"
+
+
+def preference_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], list[Column]]:
+    """What the records of one data set say, a row per check and a column per model.
+
+    Args:
+      records: of PMAT and what it is compared with, any number of seeds.
+
+    Returns:
+      Rows and columns, "mean ± deviation over seeds" in the cells; no rows where nothing is said.
+    """
+    of_model: dict[str, list[dict[str, Any]]] = {}
+    for record in sorted(records, key=lambda record: (record.model, record.seed)):
+        of_model.setdefault(record.model, []).append(flatten(record.metrics))
+    found = {name for runs in of_model.values() for run in runs for name in run}
+    diversity = sorted(name for name in found if name.startswith(f"diversity.{DIVERSITY}"))
+    heads = {**CHECKS, **{name: name.split(f"{DIVERSITY}_")[1] for name in diversity}}
+    rows = []
+    for name, head in heads.items():
+        row: dict[str, Any] = {"check": head if name in CHECKS else f"diversity of lists, {head}"}
+        for model, runs in of_model.items():
+            values = [run[name] for run in runs if run.get(name) is not None]
+            if values:
+                row[model] = _shown(values)
+        if len(row) > 1:
+            rows.append(row)
+    return rows, [Column("check"), *(Column(model) for model in of_model)]
+
+
+def _shown(values: Sequence[float]) -> str:
+    spread = f" ± {stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{mean(values):.4f}{spread}"
