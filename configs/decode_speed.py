@@ -36,7 +36,6 @@ MILLION: Preset = {
         "max_length": 20,
         "group": 128,
         "buckets": (3, 5, 8, 12, 20),
-        "split_share": 0.0,
         "lr": 3e-3,
         "weight_decay": 0.3,
         "evaluate_users": 2000,

@@ -70,7 +70,6 @@ PRESETS: dict[str, Preset] = {
             "max_length": 200,
             "batch_size": 32,
             "group": 32,
-            "split_share": 0.0,
             "lr": 3e-3,
             "weight_decay": 0.3,
             "evaluate_every": 2,
@@ -92,15 +91,14 @@ PRESETS: dict[str, Preset] = {
             "max_length": 100,
             "batch_size": 10,
             "group": 10,
-            "split_share": 0.0,
             "patience": 10,
         },
     },
     "amazon_2014": {
         "data": {"name": "amazon_2014", "category": "Beauty"},
         "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
-        # Histories are short: to learn an archetype inside one costs many of the targets (see
-        # data.pipeline, split_share), more than it brings (BUILD_NOTES.md, tuning of HDNAG).
+        # Histories are short: what they tell of an archetype costs more targets than it brings
+        # (BUILD_NOTES.md, tuning of HDNAG).
         "tokenizer": {"archetypes": 1},
         "model": {"dense": "free", "dropout": 0.5},
         "loss": {"products": "auto"},
@@ -109,7 +107,6 @@ PRESETS: dict[str, Preset] = {
             "max_length": 20,
             "buckets": (3, 5, 8, 12, 20),
             "group": 128,
-            "split_share": 0.0,
             "lr": 3e-3,
             "weight_decay": 0.3,
             "evaluate_users": 0,

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from semid_jax.data.pipeline import (
-    NO_SPLIT_AFTER,
     PipelineConfig,
     TrainBatches,
     choose_archetypes,
@@ -50,25 +49,32 @@ def test_windows_cover_every_target_of_the_train_part_once(interactions):
     ]
     assert sorted(targets.tolist()) == expected
     assert (windows.end - windows.start).max() == 21
-    user = np.searchsorted(interactions.offsets, windows.start, side="right") - 1
-    np.testing.assert_array_equal(windows.start - windows.before, interactions.offsets[user])
+    np.testing.assert_array_equal(windows.first_target, windows.start + 1)
 
 
-def test_archetype_comes_from_before_the_first_target(interactions):
-    windows = cut_windows(interactions, 20)
+def test_a_window_is_what_its_user_was_before_a_target_drawn_at_random(interactions):
     places = np.arange(len(interactions.items))
-    for share in (0.0, 0.5, 1.0):
-        config = dataclasses.replace(CONFIG, split_share=share)
-        known_at, loss_start = choose_archetypes(windows, places, config, np.random.default_rng(0))
-        splits = known_at != windows.start
-        assert np.all(known_at[splits] == loss_start[splits])
-        assert np.all(loss_start[~splits] == windows.start[~splits] + 1)
-        assert np.all((loss_start > windows.start) & (loss_start < windows.end))
-        assert not splits[windows.before >= NO_SPLIT_AFTER].any()
-        young = windows.before < NO_SPLIT_AFTER
-        assert splits[young].mean() == pytest.approx(share, abs=0.15)
-    _, loss_start = choose_archetypes(windows, None, CONFIG, np.random.default_rng(0))
-    np.testing.assert_array_equal(loss_start, windows.start + 1)
+    rng = np.random.default_rng(0)
+    windows = cut_windows(interactions, 20)
+    made = [choose_archetypes(windows, places, rng) for _ in range(200)]
+    drawn = np.stack([archetype for archetype, _ in made])
+    np.testing.assert_array_equal(drawn, np.stack([loss_start for _, loss_start in made]))
+    assert np.all(drawn.min(axis=0) == windows.first_target)
+    assert np.all(drawn.max(axis=0) == windows.end - 1)
+    slid = slide_windows(interactions, 20)
+    for found in choose_archetypes(slid, places, rng):
+        np.testing.assert_array_equal(found, slid.end - 1)
+    archetype, loss_start = choose_archetypes(windows, None, rng)
+    assert not archetype.any()
+    np.testing.assert_array_equal(loss_start, windows.first_target)
+
+
+def test_loss_starts_where_the_user_first_was_the_window_s_archetype(interactions, archetypes):
+    windows = cut_windows(interactions, 20)
+    kind, loss_start = choose_archetypes(windows, archetypes, np.random.default_rng(0))
+    for window, (first, end) in enumerate(zip(windows.first_target, windows.end, strict=True)):
+        places = [p for p in range(first, end) if archetypes[p] == kind[window]]
+        assert loss_start[window] == places[0]
 
 
 def test_sliding_windows_have_one_target_each_and_all_that_was_before(interactions):

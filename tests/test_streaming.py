@@ -37,7 +37,7 @@ def world():
     tokenizer = make_tokenizer(features, interactions, CONFIG, BOOK, T, 0)
     threshold = 0.0  # low, so that a barely trained tokenizer sees drifts as well
     perceiver = make_perceiver(tokenizer.frozen)
-    readings = read_all(perceiver, tokenizer.archetypes, interactions, threshold, W)
+    readings = read_all(perceiver, tokenizer.archetypes, interactions, threshold, W, CONFIG.hold)
     assert readings.fired.sum() > 5
     tokenizer = dataclasses.replace(tokenizer, threshold=np.asarray(threshold), readings=readings)
     return tokenizer, interactions

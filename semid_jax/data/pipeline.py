@@ -16,7 +16,6 @@ import numpy as np
 from semid_jax.data.sequences import gather_windows, split_end
 from semid_jax.types import InputError, Interactions
 
-NO_SPLIT_AFTER = 20  # a window with this much history before it knows its archetype well enough
 ENDLESS = 2**31 - 1  # the loop decides how many steps to take, not the source
 
 
@@ -29,8 +28,6 @@ class PipelineConfig:
       group: rows that share one archetype, divides B.
       max_length: T, the longest input.
       buckets: input lengths to pad to; those below max_length are used, and max_length itself.
-      split_share: share of windows whose archetype is taken inside the window, at a random split,
-        with loss only behind it; the others take it before their first item.
       sliding: one window per target, with loss on it alone, instead of windows that bear loss at
         all their positions.
       seed: of windows' order and splits.
@@ -40,7 +37,6 @@ class PipelineConfig:
     group: int = 16
     max_length: int = 50
     buckets: tuple[int, ...] = (10, 20, 50, 100)
-    split_share: float = 0.5
     sliding: bool = False
     seed: int = 0
 
@@ -52,12 +48,12 @@ class Windows:
     Attributes:
       start: int64[n], the first input.
       end: int64[n], exclusive; the last item is only a target.
-      before: int64[n], how many interactions of the user precede the window.
+      first_target: int64[n], the first position that may bear loss; so may all behind it.
     """
 
     start: np.ndarray
     end: np.ndarray
-    before: np.ndarray
+    first_target: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start)
@@ -72,7 +68,7 @@ class EpochPlan:
       bears_loss: bool[S, B], False for rows that only fill a group.
       width: int64[S], the bucket of each batch.
       archetype: int32[n], per window.
-      loss_start: int64[n], first flat position that is a target of the window.
+      loss_start: int64[n], the first flat position that bears loss.
     """
 
     window: np.ndarray
@@ -98,7 +94,7 @@ def cut_windows(interactions: Interactions, max_length: int) -> Windows:
     end = known[user] - turn * max_length
     before = np.maximum(end - max_length - 1, 0)
     first = interactions.offsets[user]
-    return Windows(start=first + before, end=first + end, before=before)
+    return Windows(first + before, first + end, first + before + 1)
 
 
 def slide_windows(interactions: Interactions, max_length: int) -> Windows:
@@ -114,40 +110,37 @@ def slide_windows(interactions: Interactions, max_length: int) -> Windows:
     target = 1 + np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
     before = np.maximum(target - max_length, 0)
     first = interactions.offsets[user]
-    return Windows(start=first + before, end=first + target + 1, before=before)
+    return Windows(first + before, first + target + 1, first + target)
 
 
 def choose_archetypes(
-    windows: Windows,
-    archetype_before: np.ndarray | None,
-    config: PipelineConfig,
-    rng: np.random.Generator,
+    windows: Windows, archetype_before: np.ndarray | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One archetype per window, from interactions before its first target only (design 3.8).
+    """One archetype per window: what its user was before one of its targets, drawn at random.
+
+    Loss is on the first target before which the user was that and on all behind it: nothing of
+    the targets is known then (design 3.8), an archetype is trained as often as users are it, and
+    few targets are given up. Those of users who are another by then are asked as a user is whose
+    change has not been noticed yet.
 
     Args:
       windows: n windows.
       archetype_before: int[nnz], the user's archetype given the interactions before that one, or
         None where there are no archetypes.
-      config: `split_share` is the chance that a window with a short past takes its archetype at a
-        random split; under `sliding` every window takes it before its only target.
       rng: one draw per epoch.
 
     Returns:
       archetype int32[n]; loss_start int64[n], the first flat position that bears loss.
     """
-    if config.sliding:
-        target = windows.end - 1
-        if archetype_before is None:
-            return np.zeros(len(windows), np.int32), target
-        return archetype_before[target].astype(np.int32), target
     if archetype_before is None:
-        return np.zeros(len(windows), np.int32), windows.start + 1
-    splits = (rng.random(len(windows)) < config.split_share) & (windows.before < NO_SPLIT_AFTER)
-    inside = rng.integers(windows.start + 1, windows.end)
-    known_at = np.where(splits, inside, windows.start)
-    loss_start = np.where(splits, inside, windows.start + 1)
-    return archetype_before[known_at].astype(np.int32), loss_start
+        return np.zeros(len(windows), np.int32), windows.first_target
+    archetype = archetype_before[rng.integers(windows.first_target, windows.end)]
+    count = windows.end - windows.first_target
+    row = np.cumsum(count) - count
+    place = np.arange(count.sum()) + np.repeat(windows.first_target - row, count)
+    own = archetype_before[place] == np.repeat(archetype, count)
+    loss_start = np.minimum.reduceat(np.where(own, place, len(archetype_before)), row)
+    return archetype.astype(np.int32), loss_start
 
 
 def plan_epoch(
@@ -169,7 +162,7 @@ def plan_epoch(
       epoch: from 0.
     """
     rng = np.random.default_rng((config.seed, epoch))
-    archetype, loss_start = choose_archetypes(windows, archetype_before, config, rng)
+    archetype, loss_start = choose_archetypes(windows, archetype_before, rng)
     widths = bucket_widths(config)
     bucket = np.searchsorted(widths, windows.end - windows.start - 1)
     order = rng.permutation(len(windows))
@@ -312,7 +305,7 @@ class TrainBatches:
         start, end = self._windows.start[rows], self._windows.end[rows]
         inputs, _ = gather_windows(self._items, start, end - 1, width)
         targets, _ = gather_windows(self._items, start + 1, end, width)
-        target_place = start[:, None] + 1 + np.arange(width)
+        target_place = np.minimum(start[:, None] + 1 + np.arange(width), end[:, None] - 1)
         bears = plan.bears_loss[place][:, None] & (target_place >= plan.loss_start[rows][:, None])
         batch = {
             "inputs": inputs,
@@ -321,8 +314,7 @@ class TrainBatches:
             "example": ((epoch * self.n_windows + rows) % 2**32).astype(np.uint32),
         }
         if self._belief_before is not None:
-            inside = np.minimum(target_place, end[:, None] - 1)
-            batch["belief"] = self._belief_before[inside]
+            batch["belief"] = self._belief_before[target_place]
         return batch
 
 

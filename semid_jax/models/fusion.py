@@ -136,7 +136,39 @@ def assign_archetype(alpha: jax.Array, interest: jax.Array, archetypes: Archetyp
     Returns:
       int32[...].
     """
+    return jnp.argmin(_distances(alpha, interest, archetypes), axis=-1).astype(jnp.int32)
+
+
+def follow_archetype(
+    alpha: jax.Array,
+    interest: jax.Array,
+    archetypes: Archetypes,
+    held: jax.Array,
+    drifted: jax.Array,
+    hold: float | jax.Array,
+) -> jax.Array:
+    """The archetype of users who had one before: IDs must not flicker between two that are alike.
+
+    Args:
+      alpha: float32[B, M].
+      interest: float32[B, D].
+      archetypes: A prototypes.
+      held: int32[B], the archetypes so far.
+      drifted: bool[B], users who take the nearest in any case.
+      hold: the others take it if its squared distance is less than this share of the held one's.
+
+    Returns:
+      int32[B].
+    """
+    distance = _distances(alpha, interest, archetypes)
+    nearest = jnp.argmin(distance, axis=-1).astype(jnp.int32)
+    of_held = jnp.take_along_axis(distance, held[:, None], axis=-1)[:, 0]
+    return jnp.where(drifted | (jnp.min(distance, axis=-1) < hold * of_held), nearest, held)
+
+
+def _distances(alpha: jax.Array, interest: jax.Array, archetypes: Archetypes) -> jax.Array:
+    """float32[..., A], squared distances of users to the prototypes."""
     points = user_features(alpha, interest)
     centres = user_features(archetypes.alpha, archetypes.interest)
-    distance = jnp.sum(centres**2, -1) - 2.0 * points @ centres.T
-    return jnp.argmin(distance, axis=-1).astype(jnp.int32)
+    of_points = jnp.sum(points**2, axis=-1, keepdims=True)
+    return jnp.maximum(of_points + jnp.sum(centres**2, -1) - 2.0 * points @ centres.T, 0.0)

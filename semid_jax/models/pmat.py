@@ -37,6 +37,8 @@ class PmatConfig:
       lr: learning rate of Adam, cosine decay.
       consistency: weight of the contrastive consistency losses.
       balance: weight of the terms that keep alpha from one modality and from uniform.
+      hold: without a drift a user becomes another archetype only if its squared distance is less
+        than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
       margin: hysteresis; a code moves if it saves this share of the mean squared distance.
       budget: share of a user's read-side codes that one update may move.
@@ -56,6 +58,7 @@ class PmatConfig:
     lr: float = 2e-3
     consistency: float = 0.1
     balance: float = 0.05
+    hold: float = 0.5
     quantile: float = 0.98
     margin: float = 0.1
     budget: float = 0.2

@@ -107,7 +107,6 @@ def make_batches(
         settings.group,
         settings.max_length,
         settings.buckets,
-        settings.split_share,
         settings.sliding,
         config.seed,
     )

@@ -19,8 +19,7 @@ class TrainConfig:
       group: windows that share an archetype; divides batch_size / devices.
       max_length: T.
       buckets: window lengths that batches are padded to.
-      split_share: see data.pipeline.PipelineConfig.
-      sliding: see there.
+      sliding: see data.pipeline.PipelineConfig.
       lr: learning rate, peak of the schedule.
       warmup_steps: linear warm-up; then cosine decay to a tenth over `epochs`.
       weight_decay: of AdamW, on matrices only.
@@ -37,7 +36,6 @@ class TrainConfig:
     group: int = 16
     max_length: int = 50
     buckets: tuple[int, ...] = (10, 20, 50, 100)
-    split_share: float = 0.5
     sliding: bool = False
     lr: float = 2e-3
     warmup_steps: int = 100

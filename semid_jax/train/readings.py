@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, split_end
-from semid_jax.models.fusion import Archetypes, assign_archetype
+from semid_jax.models.fusion import Archetypes, assign_archetype, follow_archetype
 from semid_jax.models.memory import Memory
 from semid_jax.models.perceiver import evidence, first_prior, over_users, posterior
 from semid_jax.models.pmat import PmatConfig
@@ -58,37 +58,42 @@ class Readings:
     belief: np.ndarray
 
 
+Carried = tuple[UserState, Reading, jax.Array]
+
+
 @functools.partial(jax.jit, static_argnames=("judges",))
 def read_block(
     perceiver: Perceiver,
     archetypes: Archetypes,
-    carried: tuple[UserState, Reading],
+    carried: Carried,
     history: jax.Array,
     threshold: jax.Array,
+    hold: jax.Array,
     judges: bool,
-) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
+) -> tuple[Carried, tuple[Reading, jax.Array]]:
     """Readings before each position of a part of some histories.
 
     Args:
       perceiver: of the crowd.
       archetypes: prototypes.
-      carried: states before the part, and what they say.
+      carried: states before the part, what they say, and the archetypes before the last item.
       history: int32[B, T], right-padded.
       threshold: float32[], of drift.
+      hold: float32[], see `PmatConfig`.
       judges: False where no history can be judged yet, see `absorb`.
 
     Returns:
       What to carry on; Reading with axes [T, ..., B], and archetypes int32[T, B].
     """
 
-    def step(
-        carry: tuple[UserState, Reading], item: jax.Array
-    ) -> tuple[tuple[UserState, Reading], tuple[Reading, jax.Array]]:
-        state, reading = carry
-        archetype = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
+    def step(carry: Carried, item: jax.Array) -> tuple[Carried, tuple[Reading, jax.Array]]:
+        state, reading, held = carry
+        said = reading.alpha.T, reading.interest.T
+        archetype = follow_archetype(*said, archetypes, held, reading.fired, hold)
         # Interests are large, and nobody asks for them.
         shown = dataclasses.replace(reading, interest=jnp.zeros(()))
-        return absorb_all(perceiver, state, item, threshold, judges), (shown, archetype)
+        after = absorb_all(perceiver, state, item, threshold, judges)
+        return (*after, archetype), (shown, archetype)
 
     return jax.lax.scan(step, carried, history.T)
 
@@ -104,6 +109,7 @@ def read_all(
     interactions: Interactions,
     threshold: float,
     window: int,
+    hold: float,
 ) -> Readings:
     """Reads every user's whole history, in batches of users of like length.
 
@@ -113,6 +119,7 @@ def read_all(
       interactions: histories.
       threshold: of drift; inf where none is to be acted upon.
       window: W.
+      hold: see `PmatConfig`.
     """
     lengths = interactions.lengths
     nnz, (M, K) = len(interactions.items), perceiver.readings.shape[1:]
@@ -125,27 +132,29 @@ def read_all(
         belief=np.zeros((nnz, M, K), np.float16),
     )
     order = np.argsort(-lengths, kind="stable")
-    first = first_state(perceiver, ROWS, window)
+    state, reading = first_state(perceiver, ROWS, window)
+    blank = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
     bar = tqdm(total=nnz, desc="read", unit="item", mininterval=2.0, leave=False, file=sys.stderr)
     for at in range(0, len(order), ROWS):
         users = order[at : at + ROWS]
-        carried = first
+        carried = state, reading, blank
         for begin in range(0, int(lengths[users[0]]), BLOCK):  # one shape for all
             start = interactions.offsets[users] + begin
             stop = np.minimum(start + BLOCK, interactions.offsets[users + 1])
             history, _ = gather_windows(interactions.items, start, np.maximum(start, stop), BLOCK)
-            carried, (reading, archetype) = read_block(
+            carried, (said, archetype) = read_block(
                 perceiver,
                 archetypes,
                 carried,
                 _pad(history),
                 jnp.float32(threshold),
+                jnp.float32(hold),
                 judges=begin + BLOCK >= 2 * window,
             )
             valid = history > 0
             flat = (start[:, None] + np.arange(BLOCK))[valid]
             shown = ("alpha", "alpha_short", "drift", "fired", "belief")
-            found = {"archetype": archetype} | {name: getattr(reading, name) for name in shown}
+            found = {"archetype": archetype} | {name: getattr(said, name) for name in shown}
             for name, value in found.items():
                 rows = np.moveaxis(np.asarray(value), -1, 0)[: len(users)]
                 getattr(out, name)[flat] = rows[valid]
@@ -238,7 +247,8 @@ def fit_threshold(
         histories = Interactions(
             interactions.user_ids[long], items[order], offsets, None, interactions.n_items
         )
-        drift = read_all(perceiver, archetypes, histories, np.inf, config.window).drift
+        settings = np.inf, config.window, config.hold
+        drift = read_all(perceiver, archetypes, histories, *settings).drift
         score = np.asarray(drift_score(jnp.asarray(drift.T)))
         return np.maximum.reduceat(score, offsets[:-1])
 

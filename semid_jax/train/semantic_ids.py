@@ -182,7 +182,8 @@ def make_tokenizer(
         digits = np.broadcast_to(digits, (*fine.shape[:2], quantize.shared))
         fine = np.concatenate([fine, digits], axis=-1)
     threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
-    readings = read_all(perceiver, archetypes, interactions, threshold, config.window)
+    settings = threshold, config.window, config.hold
+    readings = read_all(perceiver, archetypes, interactions, *settings)
     if config.uniform:
         readings.alpha[:] = readings.alpha_short[:] = 1 / alpha.shape[1]
     return Tokenizer(

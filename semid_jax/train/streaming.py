@@ -15,7 +15,7 @@ import numpy as np
 from flax import serialization, struct, traverse_util
 
 from semid_jax import artifacts
-from semid_jax.models.fusion import ItemViews, assign_archetype, see
+from semid_jax.models.fusion import ItemViews, assign_archetype, follow_archetype, see
 from semid_jax.models.stream import Perceiver, UserState, absorb_all, first_state
 from semid_jax.quantize.codebook import Codebook, encode_coarse
 from semid_jax.quantize.update import nearest_codes, update_codes
@@ -36,6 +36,7 @@ class Streamer:
       fine: uint8[A, N + 1, L].
       cell: int32[A, N + 1], the nearest cells; `coarse` may differ, its lists are balanced.
       threshold: float32[], of drift.
+      hold: float32[], of an archetype.
       margin: float32[], hysteresis of an update.
       budget: float32[], of an update.
       window: W.
@@ -48,6 +49,7 @@ class Streamer:
     fine: jax.Array
     cell: jax.Array
     threshold: jax.Array
+    hold: jax.Array
     margin: jax.Array
     budget: jax.Array
     window: int = struct.field(pytree_node=False)
@@ -106,6 +108,7 @@ def make_streamer(tokenizer: Tokenizer) -> Streamer:
         jnp.asarray(tokenizer.fine),
         jnp.stack(nearest),
         jnp.asarray(tokenizer.threshold, jnp.float32),
+        jnp.float32(config.hold),
         jnp.float32(config.margin),
         jnp.float32(config.budget),
         config.window,
@@ -176,7 +179,8 @@ def update(streamer: Streamer, state: StreamState, items: jax.Array) -> tuple[St
     width = state.history.shape[1]
     user, said = absorb_all(streamer.perceiver, state.user, items, streamer.threshold)
     new = items > 0
-    archetype = assign_archetype(said.alpha.T, said.interest.T, streamer.views.archetypes)
+    known = said.alpha.T, said.interest.T, streamer.views.archetypes
+    archetype = follow_archetype(*known, state.archetype, said.fired, streamer.hold)
     archetype = jnp.where(new, archetype, state.archetype)
     shifted = jnp.concatenate([state.history[:, 1:], items[:, None]], axis=1)
     history = jnp.where(new[:, None], shifted, state.history)
