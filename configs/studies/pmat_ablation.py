@@ -10,46 +10,57 @@ budgets against churn (pmat.tradeoff).
 
 from ml_collections import ConfigDict
 
-PMAT: dict[str, object] = {
-    "tokenizer.archetypes": 8,
-    "quantize.digits": 24,
-    "quantize.shared": 8,
-    "model.belief": True,
-    "model.likeness": 0.5,
-    "model.popularity": True,
-}
-NO_BELIEF: dict[str, object] = {"model.belief": False, "model.likeness": 2.0}
-NO_SHARED: dict[str, object] = {"quantize.digits": 16, "quantize.shared": 0}
-CHANGES: dict[str, dict[str, object]] = {
-    "PMAT": {},
-    "static tokenizer": {
-        "tokenizer.archetypes": 1,
-        **NO_BELIEF,
-        **NO_SHARED,
-        "model.popularity": False,
+from semid_jax.types import InputError
+
+Settings = dict[str, object]
+# PMAT as it is best on validation of each data set (BUILD_NOTES.md, "PMAT, measured").
+PMAT: dict[str, Settings] = {
+    "synthetic": {
+        "tokenizer.archetypes": 8,
+        "quantize.digits": 24,
+        "quantize.shared": 8,
+        "model.belief": True,
+        "model.likeness": 0.5,
+        "model.popularity": True,
     },
-    "no belief": NO_BELIEF,
-    "no shared digits": NO_SHARED,
-    "no popularity": {"model.popularity": False},
+    "movielens_1m": {"tokenizer.archetypes": 8, "train.group": 8, "quantize.shared": 8},
+}
+FADING: Settings = {"model.belief": False, "model.likeness": 2.0}
+BELIEF: Settings = {"model.belief": True, "model.likeness": 0.5}
+OWN: Settings = {"quantize.digits": 16, "quantize.shared": 0}
+STATIC: Settings = {"tokenizer.archetypes": 1, **FADING, **OWN, "model.popularity": False}
+# What only one of the two settings can be without.
+OF_PRESET: dict[str, dict[str, Settings]] = {
+    "synthetic": {"no belief": FADING, "no popularity": {"model.popularity": False}},
+    "movielens_1m": {"belief": BELIEF},
+}
+CHANGES: dict[str, Settings] = {
+    "static tokenizer": STATIC,
+    "no shared digits": OWN,
     **{f"A = {a}": {"tokenizer.archetypes": a} for a in (1, 2, 4, 16)},
     "uniform weights": {"tokenizer.uniform": True},
     "no interest gate": {"tokenizer.gated": False},
     "no consistency": {"tokenizer.consistency": 0},
     **{f"W = {w}": {"tokenizer.window": w} for w in (5, 20)},
+    "always the nearest archetype": {"tokenizer.hold": 1.0},
     "drift threshold at 90 %": {"tokenizer.quantile": 0.9},
     "margin 0": {"tokenizer.margin": 0},
     "margin .3": {"tokenizer.margin": 0.3},
     "budget 1": {"tokenizer.budget": 1},
 }
-ROWS = {
-    name: " ".join(f"--config.{key}={value}" for key, value in {**PMAT, **changes}.items())
-    for name, changes in CHANGES.items()
-}
 # At most a quarter of an hour a row on two cores.
-SHORTER = {"movielens_1m": " --config.train.epochs=12 --config.train.max_length=100"}
+SHORTER = {"movielens_1m": " --config.train.epochs=6 --config.train.max_length=100"}
 
 
-def get_config(preset: str = "") -> ConfigDict:
-    """The study of a preset of configs/hdnag.py."""
-    base = f"--config=configs/hdnag.py:{preset or 'synthetic'}{SHORTER.get(preset, '')}"
-    return ConfigDict({"base": base, "rows": tuple(ROWS.items())})
+def get_config(preset: str = "synthetic") -> ConfigDict:
+    """The study of a preset of configs/hdnag.py: synthetic or movielens_1m."""
+    preset = preset or "synthetic"
+    if preset not in PMAT:
+        raise InputError(f"--config=…:{preset}: unknown study; known are {', '.join(PMAT)}")
+    rows = {"PMAT": {}, **OF_PRESET[preset], **CHANGES}
+    arguments = {
+        name: " ".join(f"--config.{key}={value}" for key, value in settings.items())
+        for name, settings in ((name, {**PMAT[preset], **own}) for name, own in rows.items())
+    }
+    base = f"--config=configs/hdnag.py:{preset}{SHORTER.get(preset, '')}"
+    return ConfigDict({"base": base, "rows": tuple(arguments.items())})

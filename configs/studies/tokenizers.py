@@ -18,6 +18,7 @@ OTHERS = {
     "MMQ": "--config.fuse.method=mmq",
     "Pctx": "--config.fuse.method=pctx",
 }
+PERSONAL = "--config.tokenizer.archetypes=8 --config.train.group=8 --config.quantize.shared=8"
 MODALITIES = {"movielens_1m": ("image", "text"), "amazon_2014": ("attributes", "text")}
 CONFIGS = {"hdnag": "configs/hdnag.py", "gpt2": "configs/baselines/gpt2.py"}
 SHORTER = {
@@ -37,7 +38,7 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
         raise InputError(f"--config=…:{arg}: unknown study; known are {known}")
     single = {f"{m} alone": f"--config.features.modalities={m}" for m in MODALITIES[name]}
     if generator == "hdnag":
-        own = {"PMAT": "--config.tokenizer.archetypes=8", "PMAT, A = 1": ""}
+        own = {"PMAT": PERSONAL, "PMAT, A = 1": ""}
     else:
         own = {"residual k-means": ""}
     base = f"--config={CONFIGS[generator]}:{preset}{SHORTER[generator, name]}"
