@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -41,7 +40,6 @@ METHODS = (
     "rpg_graph",
     "scann",
 )
-LOOKED_AT = 0.25  # of the cells: whose leaves `leaves` looks at
 LEAVES = 64, 16  # rank of their sketch and items of one
 GRAPH_ITEMS = 200_000  # all pairs of more take hours
 
@@ -140,12 +138,11 @@ def make_decoders(
         elif name == "leaves":
             sketch = build_sketch(index, vectors, *LEAVES)
             built = time.perf_counter() - started
-            looked = math.ceil(LOOKED_AT * index.n_cells)
             most = max(int(share * index.n_items) // sketch.block, 1)
-            run = functools.partial(retrieve_leaves, probes=looked, leaves=most, k=k)
+            run = functools.partial(retrieve_leaves, leaves=most, k=k)
 
             def guesses(users: int, scored: float, sketch: Sketch = sketch) -> Work:
-                n = 2.0 * sketch.centre.size  # means and variances
+                n = float(sketch.leaf.size)
                 return Work(bytes=4.0 * n, operations=2.0 * users * n) + lists(users, scored)
 
             made.append(Decoder(name, run, (index, sketch), guesses, build_s=built))

@@ -12,8 +12,8 @@ scaled so that queries and entries have the same size in it. The bound holds for
 unlike those it was fitted on only makes it loose.
 
 Entries are put in blocks of alike ones, the leaves of each cell (see `leaf_order`): a block's
-largest bound says whether any of its entries must be looked at, and its mean and variances in the
-same coordinates how good its best entry may well be (see `leaves`).
+largest bound says whether any of its entries must be looked at, and its mean in the same
+coordinates, with how far its scores lie apart, how good its best entry may well be (see `leaves`).
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from semid_jax.decode.score import PRECISION, item_vectors
 ROWS = 16384  # entries whose whole vectors are made at once
 CUTS = 32  # directions that leaves are cut in, at most
 RIDGE = 1e-4  # of the queries' mean square, so that every direction has some
+ABOVE = 2.0  # standard deviations above a block's mean: where its best entry is expected
 ROUNDING = 2e-6  # of a score's terms: float32 sums of less than a thousand of them, doubled
 NEVER = -1e30
 
@@ -46,8 +47,8 @@ class Sketch:
       fine: uint8[b, L, S], their Fine-IDs, digit by digit as in `blocks`.
       bias: float32[b, S]; -inf in slots without an entry.
       mask: uint32[b S], bit a is set where archetype a has the entry; 0 in slots without one.
-      centre: float32[b, r], mean v_r of a block.
-      spread: float32[b, r], variances of v_r in a block.
+      leaf: float32[r + 1, b], mean v_r of a block, and below it how far above that its best entry
+        may well be: ABOVE deviations of its entries' scores, for users like those given.
       mean: float32[F].
       transform: float32[F, F], T^-1, of which the first r columns are the sketch's.
       longest: float32[], the largest |T (v - mean)|.
@@ -60,8 +61,7 @@ class Sketch:
     fine: jax.Array
     bias: jax.Array
     mask: jax.Array
-    centre: jax.Array
-    spread: jax.Array
+    leaf: jax.Array
     mean: jax.Array
     transform: jax.Array
     longest: jax.Array
@@ -104,7 +104,7 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
         return np.where(real, made, made.dtype.type(blank))
 
     vector = short[order]
-    centre, spread = _describe(vector[..., :rank], real)
+    power = np.mean((queries @ to_query[:, :rank]) ** 2, axis=0)
     fine = np.asarray(index.entry_fine)[order].transpose(0, 2, 1)
     return Sketch(
         vector=jnp.asarray(np.ascontiguousarray(vector.reshape(-1, rank + 1).T)),
@@ -113,8 +113,7 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
         fine=jnp.asarray(np.ascontiguousarray(fine)),
         bias=jnp.asarray(in_order(index.entry_bias, -np.inf)),
         mask=jnp.asarray(in_order(index.entry_mask).reshape(-1)),
-        centre=jnp.asarray(centre),
-        spread=jnp.asarray(spread),
+        leaf=jnp.asarray(_describe(vector[..., :rank], real, power)),
         mean=jnp.asarray(mean, jnp.float32),
         transform=jnp.asarray(to_query, jnp.float32),
         longest=jnp.asarray(whole.max(), jnp.float32),
@@ -122,12 +121,22 @@ def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int =
     )
 
 
-def _describe(vector: np.ndarray, real: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variances, float32[b, r], of the real slots of blocks float32[b, S, r]."""
+def _describe(vector: np.ndarray, real: np.ndarray, power: np.ndarray) -> np.ndarray:
+    """What `Sketch.leaf` says of the real slots of blocks.
+
+    Args:
+      vector: float32[b, S, r].
+      real: bool[b, S].
+      power: float[r], mean squares of what users ask of each coordinate.
+
+    Returns:
+      float32[r + 1, b].
+    """
     share = real / real.sum(axis=1, keepdims=True)
     mean = np.einsum("bs,bsr->br", share, vector)
     square = np.einsum("bs,bsr->br", share, vector**2)
-    return mean.astype(np.float32), np.maximum(square - mean**2, 0.0).astype(np.float32)
+    deviation = np.sqrt(np.maximum(square - mean**2, 0.0) @ power)
+    return np.concatenate([mean.T, ABOVE * deviation[None]]).astype(np.float32)
 
 
 def _vectors(index: Index, rows: slice) -> jax.Array:
