@@ -154,10 +154,13 @@ def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path
     axes.axhline(0.0, color=INK, linewidth=1.0)
     axes.vlines(churn, low, high, color=GREY, linewidth=1.4)
     axes.plot(np.append(0.0, churn), np.append(0.0, gain), color=BLUE, marker="o", markersize=5)
-    for name, x, y in zip(names, churn, high, strict=True):
+    widest = float(churn.max()) * 1.08 + 1.0
+    near = np.append(np.diff(churn) < 0.06 * widest, False)  # points whose right one is close
+    for place, (name, x, y) in enumerate(zip(names, churn, high, strict=True)):
         label = "all anew" if name == "full" else f"{name} %"
-        axes.annotate(label, (x, y), xytext=(0, 4), ha="center", textcoords="offset points")
-    axes.set_xlim(0, float(churn.max()) * 1.08 + 1.0)
+        side = "right" if near[place] else "left" if near[place - 1] else "center"
+        axes.annotate(label, (x, y), xytext=(0, 4), ha=side, textcoords="offset points")
+    axes.set_xlim(0, widest)
     axes.margins(y=0.14)
     _finish(
         axes,
