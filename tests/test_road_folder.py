@@ -61,7 +61,7 @@ def launch(folder, workdir, *more):
 
 
 def test_own_data_end_with_lists_of_original_ids(folder, tmp_path):
-    done = launch(folder, tmp_path / "run", "--config.decode.methods=inverted,pruned,exact")
+    done = launch(folder, tmp_path / "run", "--config.decode.methods=inverted,leaves,pruned,exact")
     assert done.returncode == 0, done.stderr
     first = done.stdout.splitlines()[0]
     for said in ("81 users", "1 duplicate", "1 users too short", "1 items without image"):

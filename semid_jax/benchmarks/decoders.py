@@ -26,7 +26,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import Sketch, build_sketch
+from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
@@ -40,7 +40,6 @@ METHODS = (
     "rpg_graph",
     "scann",
 )
-LEAVES = 64, 16  # rank of their sketch and items of one
 GRAPH_ITEMS = 200_000  # all pairs of more take hours
 
 
@@ -136,7 +135,7 @@ def make_decoders(
         elif name == "inverted":
             made.append(inverted(index, probes, k, lists))
         elif name == "leaves":
-            sketch = build_sketch(index, vectors, *LEAVES)
+            sketch = build_sketch(index, vectors, block=BLOCKS[name])
             built = time.perf_counter() - started
             most = max(int(share * index.n_items) // sketch.block, 1)
             run = functools.partial(retrieve_leaves, leaves=most, k=k)

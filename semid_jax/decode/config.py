@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+METHODS = ("inverted", "leaves", "scann", "pruned", "exact")
+
 
 @dataclasses.dataclass(frozen=True)
 class ListConfig:
@@ -22,8 +24,9 @@ class DecodeConfig:
 
     Attributes:
       methods: searches that the evaluation runs side by side, the first one being of record:
-        "inverted", "scann", "exact" and "pruned", which is exact as well.
+        of METHODS; `pruned` is exact as well.
       probes: P, cells probed per user by `inverted` and `scann`; 0 for as few as `loss` allows.
+      share: of the catalogue that `leaves` scores for a user; at least four times what it returns.
       loss: share of the exact search's NDCG@10 that may be lost on validation, where P is chosen,
         by the upper end of the loss's interval of 95 %.
       k: items returned per user.
@@ -33,6 +36,7 @@ class DecodeConfig:
 
     methods: tuple[str, ...] = ("inverted", "scann", "exact")
     probes: int = 0
+    share: float = 0.05
     loss: float = 0.005
     k: int = 50
     chunk: int = 0

@@ -31,6 +31,7 @@ ROWS = 16384  # entries whose whole vectors are made at once
 CUTS = 32  # directions that leaves are cut in, at most
 RIDGE = 1e-4  # of the queries' mean square, so that every direction has some
 ABOVE = 2.0  # standard deviations above a block's mean: where its best entry is expected
+BLOCKS = {"pruned": 32, "leaves": 16}  # entries of a block, by the search that reads it
 ROUNDING = 2e-6  # of a score's terms: float32 sums of less than a thousand of them, doubled
 NEVER = -1e30
 
@@ -73,7 +74,9 @@ class Sketch:
         return self.vector.shape[0] - 1
 
 
-def build_sketch(index: Index, queries: np.ndarray, rank: int = 64, block: int = 32) -> Sketch:
+def build_sketch(
+    index: Index, queries: np.ndarray, rank: int = 64, block: int = BLOCKS["pruned"]
+) -> Sketch:
     """Fits the coordinates and puts the entries in blocks.
 
     Args:

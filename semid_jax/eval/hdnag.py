@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,15 @@ import numpy as np
 from semid_jax.data.oracle import oracle_ndcg, posterior_alpha
 from semid_jax.data.sequences import split_end
 from semid_jax.data.source import RawDataset
-from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.config import METHODS, DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.leaves import retrieve_leaves
 from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import ScannSearcher, available
-from semid_jax.decode.sketch import Sketch, build_sketch
+from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries
@@ -45,11 +48,12 @@ from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.streaming import make_streamer
 from semid_jax.types import InputError, ItemFeatures
 
+LEAST = 4  # times what is returned, that `leaves` scores at least
 SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
 def make_searches(
-    index: Index, config: DecodeConfig, k: int, directory: Path, sketch: Sketch | None
+    index: Index, config: DecodeConfig, k: int, directory: Path, sketches: Mapping[str, Sketch]
 ) -> dict[str, Search | None]:
     """The searches that the configuration names; None for scann where it is not installed.
 
@@ -58,7 +62,7 @@ def make_searches(
       config: searches.
       k: items returned.
       directory: where ScaNN's files go.
-      sketch: of the index; None where `pruned` is not among the methods.
+      sketches: of the index, by the search that reads it; see `make_sketches`.
     """
     exact = functools.partial(retrieve_exact, index, k=k, chunk=config.chunk)
     searches: dict[str, Search | None] = {}
@@ -69,18 +73,29 @@ def make_searches(
             )
         elif method == "exact":
             searches[method] = exact
-        elif method == "pruned" and sketch is not None:
-            searches[method] = functools.partial(retrieve_pruned, index, sketch, k=k)
+        elif method == "pruned":
+            searches[method] = functools.partial(retrieve_pruned, index, sketches[method], k=k)
+        elif method == "leaves":
+            sketch = sketches[method]
+            scored = max(config.share * index.n_items, LEAST * k)
+            leaves = math.ceil(scored / sketch.block)
+            searches[method] = functools.partial(retrieve_leaves, index, sketch, leaves=leaves, k=k)
         elif method == "scann":
             searches[method] = None
             if available():
                 retrieve = ScannSearcher.build(index, directory).retrieve
                 searches[method] = functools.partial(retrieve, probes=config.probes, k=k)
         else:
-            raise InputError(
-                f"decode.methods: {method!r} is unknown; use inverted, scann, pruned and exact"
-            )
+            known = ", ".join(METHODS)
+            raise InputError(f"decode.methods: {method!r} is unknown; use some of {known}")
     return {"exact": exact, **searches}
+
+
+def make_sketches(index: Index, queries: Queries, methods: Sequence[str]) -> dict[str, Sketch]:
+    """What `pruned` and `leaves` read of an index, where they are among the methods."""
+    wanted = {name: block for name, block in BLOCKS.items() if name in methods}
+    vectors = some_vectors(queries) if wanted else np.zeros(0)
+    return {name: build_sketch(index, vectors, block=block) for name, block in wanted.items()}
 
 
 def validation_ranks(
@@ -144,15 +159,13 @@ def evaluate(
     coarse = coarse_metrics(queries, *of_head, index)
     metrics |= named("validation_search", coarse)
 
-    sketch = None
-    if "pruned" in config.methods:
-        sketch = build_sketch(index, some_vectors(queries))
+    sketches = make_sketches(index, queries, config.methods)
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
     queries = hdnag_queries(model, index, side)
     seen = whole_prefix(interactions, side.users)
     _, without = exact_ranks(queries, index, side, seen)
-    searches = make_searches(index, config, config.k, scann_directory, sketch)
+    searches = make_searches(index, config, config.k, scann_directory, sketches)
     lists, rows = compare_searches(queries, searches, side, interactions.n_items)
     metrics |= rows
     main, ranking = config.methods[0], "retrieval"
@@ -162,7 +175,7 @@ def evaluate(
         under_s1 = ranking_metrics(target_ranks(shown.items, side.targets))
         metrics |= named("test_s1", summary(under_s1))
         metrics |= named("test_s1_without_history", summary(ranking_metrics(without)))
-        wide = make_searches(index, config, config.rescored, scann_directory, sketch)
+        wide = make_searches(index, config, config.rescored, scann_directory, sketches)
         again = {
             name: search and rescoring(search, dense, config.k) for name, search in wide.items()
         }
