@@ -41,7 +41,7 @@ MILLION: Preset = {
         "evaluate_users": 2000,
         "evaluate_every": 3,
     },
-    "decode": {"k": 10, "loss": 0.01},
+    "decode": {"k": 10},
 }
 PRESETS: dict[str, Preset] = {
     "million": MILLION,
@@ -76,7 +76,7 @@ PRESETS: dict[str, Preset] = {
         "quantize": {"digits": 4, "codewords": 16, "iterations": 3, "rotation_iterations": 1},
         "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
         "train": {"epochs": 1, "batch_size": 32, "group": 8, "buckets": (50,)},
-        "decode": {"k": 10, "loss": 0.01},
+        "decode": {"k": 10},
         "benchmark": {
             "batches": (1, 4),
             "users": 40,

@@ -5,7 +5,14 @@ import pytest
 from decode_world import B, World
 
 from semid_jax.decode.config import DecodeConfig
-from semid_jax.eval.probing import SHARES, choose_probes, search_loss, search_ndcg
+from semid_jax.eval.probing import (
+    SHARES,
+    choose_probes,
+    probes_for_recall,
+    search_loss,
+    search_ndcg,
+)
+from semid_jax.eval.searching import list_recall
 from semid_jax.eval.users import Users
 
 
@@ -64,3 +71,28 @@ def test_what_is_lost_is_the_ndcg_of_the_lists():
         gains.append(1 / np.log2(rank + 1))
     assert 0 < np.mean(gains) != 0.5
     assert search_ndcg(*asked, 1) == pytest.approx(gains)
+
+
+def test_recall_of_a_list_is_its_share_of_the_exact_one():
+    exact = np.array([[1, 2, 3, 4], [5, 6, 0, 0], [0, 0, 0, 0]])
+    found = np.array([[4, 9, 1, 8], [6, 5, 7, 0], [1, 0, 0, 0]])
+    assert list_recall(found, exact).tolist() == [0.5, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("recall", [0.3, 0.9])
+def test_as_few_cells_are_probed_as_surely_hold_the_exact_lists(recall):
+    world = World("random")
+    side = Users(np.arange(B), np.ones((B, 2), np.int32), np.ones(B, np.int32))
+    queries = [(world.query, slice(0, B), B)]
+    probes, missed = probes_for_recall(queries, world.index, side, recall, 10)
+    best = world.ranked(world.scores())
+
+    def held(count):
+        inside = world.ranked(world.inside_best_cells(world.scores(), count))
+        pairs = zip(best, inside, strict=True)
+        return np.mean([np.isin(a[:10], b[:10]).mean() for a, b in pairs])
+
+    assert missed[probes].upper <= 1.0 - recall + 1e-9
+    for count, loss in missed.items():
+        assert loss.mean == pytest.approx(1.0 - held(count), abs=1e-6)
+        assert count >= probes or loss.upper > 1.0 - recall

@@ -32,6 +32,7 @@ from semid_jax.decode.score import Tables
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.model import Model, ReadSide, hdnag_queries, user_query
 from semid_jax.eval.phases import trace_decoding
+from semid_jax.eval.probing import probes_for_recall
 from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries, overlap, run_search, some_vectors
@@ -44,7 +45,6 @@ from semid_jax.recommenders.common import release, section
 from semid_jax.recommenders.hdnag import (
     PHASE_COLUMNS,
     index_stage,
-    probes_stage,
     tokenize_stage,
     train_stage,
 )
@@ -67,6 +67,8 @@ class DecodeSpeedConfig:
       methods: decoders of the parallel model; `exact` and `inverted` are always among them.
       batches: users per call.
       users: of the test split, for recall and accuracy; 0 for all.
+      recall: of the exact k best that `inverted` has on validation: it probes the fewest cells
+        that surely do, unless decode.probes says how many.
       share: of the items that `leaves` scores, at most.
       seconds: of timed calls, for each number.
       lengths: codes of an item for the autoregressive rows; 0 stands for the model's own length, ()
@@ -78,6 +80,7 @@ class DecodeSpeedConfig:
     methods: tuple[str, ...] = METHODS
     batches: tuple[int, ...] = (1, 256)
     users: int = 4096
+    recall: float = 0.95
     share: float = 0.01
     seconds: float = 3.0
     lengths: tuple[int, ...] = (4, 0)
@@ -140,7 +143,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     """
     settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
-    served = serve(config, workdir, raw, features, settings.users)
+    served = serve(config, workdir, raw, features, settings)
     rates = measure(min(settings.seconds, 1.0))
     k = config.decode.k
     asked_for = methods, served.index, served.probes, k, served.vectors, settings.share
@@ -184,7 +187,11 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
 
 
 def serve(
-    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures, users: int
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    features: ItemFeatures,
+    settings: DecodeSpeedConfig,
 ) -> Served:
     """The model, by HDNAG's stages, and some held-out users."""
     tokenizer = tokenize_stage(config, workdir, raw, features)
@@ -193,19 +200,25 @@ def serve(
     model, _ = train_stage(config, workdir, raw, tokenizer, sizes)
     release()
     index = index_stage(config, workdir, raw, tokenizer, model)
-    decode: DecodeConfig = probes_stage(config, workdir, raw, tokenizer, model, index)
     chosen = None
-    if 0 < users < raw.interactions.n_users:
+    if 0 < settings.users < raw.interactions.n_users:
         rng = np.random.default_rng(SAMPLE_SEED)
-        chosen = np.sort(rng.choice(raw.interactions.n_users, users, replace=False))
+        chosen = np.sort(rng.choice(raw.interactions.n_users, settings.users, replace=False))
 
     def asked(split: str) -> tuple[ReadSide, Queries]:
         width = config.train.max_length
         side, _, _ = read_side(tokenizer, raw.interactions, split, width, chosen)
         return side, hdnag_queries(model, index, side)
 
-    vectors = some_vectors(asked("validation")[1])
-    return Served(tokenizer, model, index, *asked("test"), vectors, decode.probes)
+    side, queries = asked("validation")
+    probes = config.decode.probes
+    if not probes:
+        of_lists = side, settings.recall, config.decode.k
+        probes, missed = probes_for_recall(queries, index, *of_lists)
+        found = f"{100 - 100 * missed[probes].mean:.1f} % of the exact lists on validation"
+        print(f"decode_speed: {probes} of {index.n_cells} cells hold {found}")
+    vectors = some_vectors(queries)
+    return Served(tokenizer, model, index, *asked("test"), vectors, probes)
 
 
 def build(served: Served, balance: float) -> Index:

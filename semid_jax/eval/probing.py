@@ -20,7 +20,7 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.rescoring import DenseItems
 from semid_jax.eval.ranking import ranking_metrics, target_ranks
-from semid_jax.eval.searching import Queries, Search, rescoring, run_search
+from semid_jax.eval.searching import Queries, Search, list_recall, rescoring, run_search
 from semid_jax.eval.users import Users
 
 SHARES = tuple(2.0 ** (-step / 2) for step in range(12, -1, -1))  # of the cells, 1/64 to all
@@ -28,7 +28,7 @@ ONE_SIDED = 1.645  # standard errors below which 95 % of a normal variable lies
 
 
 class Loss(NamedTuple):
-    """Share of the exact search's NDCG@10 that is lost.
+    """Share of the exact search's NDCG@10, or of another worth, that is lost.
 
     Attributes:
       mean: over users.
@@ -43,7 +43,7 @@ def search_loss(exact: np.ndarray, found: np.ndarray) -> Loss:
     """What a search loses, with the normal interval of a ratio of means (delta method).
 
     Args:
-      exact, found: NDCG@10 per user of the exact search and of the one asked about, float[U].
+      exact, found: worth per user of the exact search and of the one asked about, float[U].
 
     Returns:
       The loss. Where the exact search finds nothing, nothing can be told: all is lost.
@@ -57,26 +57,26 @@ def search_loss(exact: np.ndarray, found: np.ndarray) -> Loss:
 
 
 def choose_probes(
-    cells: int, most: float, ndcg: Callable[[int | None], np.ndarray]
+    cells: int, most: float, worth: Callable[[int | None], np.ndarray]
 ) -> tuple[int, dict[int, Loss]]:
     """The fewest probes of a geometric row that surely lose at most so much, by bisection.
 
     Args:
       cells: C; as many probes lose nothing and need not be tried.
-      most: share of NDCG@10 that may be lost, by the upper end of its interval.
-      ndcg: probes, or None for the exact search, to NDCG@10 per user, float[U], whose mean rises
-        with the probes but for noise.
+      most: share of the worth that may be lost, by the upper end of its interval.
+      worth: probes, or None for the exact search, to worth per user, float[U], NDCG@10 or other,
+        whose mean rises with the probes but for noise.
 
     Returns:
       P, and the loss under every P that was tried.
     """
-    exact = ndcg(None)
+    exact = worth(None)
     row = sorted({math.ceil(share * cells) for share in SHARES})
     tried = {cells: Loss(0.0, 0.0)}
 
     def is_enough(probes: int) -> bool:
         if probes not in tried:
-            tried[probes] = search_loss(exact, ndcg(probes))
+            tried[probes] = search_loss(exact, worth(probes))
         return tried[probes].upper <= most
 
     chosen = row[bisect.bisect_left(row, True, key=is_enough)]
@@ -110,3 +110,31 @@ def search_ndcg(
     name = "search exact" if probes is None else f"search {probes} cells"
     ranks = target_ranks(run_search(queries, search, name).items, side.targets)
     return np.asarray(ranking_metrics(ranks)["ndcg@10"])
+
+
+def probes_for_recall(
+    queries: Queries, index: Index, side: Users, recall: float, k: int
+) -> tuple[int, dict[int, Loss]]:
+    """The fewest probes of `inverted` that surely find so many of the exact lists' items.
+
+    What lists have in common is seen on few users, whatever the model is worth.
+
+    Args:
+      queries: of the users.
+      index: with the model's tables.
+      side: the users.
+      recall: share of the k best items, by the lower end of its interval.
+      k: items of a list.
+
+    Returns:
+      P, and the share missed under every P that was tried.
+    """
+    best = run_search(queries, functools.partial(retrieve_exact, index, k=k), "search exact").items
+
+    def found(probes: int | None) -> np.ndarray:
+        if probes is None:
+            return np.ones(len(side))
+        search = functools.partial(retrieve_inverted, index, probes=probes, k=k)
+        return list_recall(run_search(queries, search, f"search {probes} cells").items, best)
+
+    return choose_probes(index.n_cells, 1.0 - recall, found)
