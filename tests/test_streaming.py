@@ -15,6 +15,7 @@ from semid_jax.eval.updates import BUDGETS, tradeoff, update_metrics
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.pmat import PmatConfig
+from semid_jax.quantize.codebook import decode
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.train import streaming, tokenizer_arrays
 from semid_jax.train.readings import make_perceiver, read_all
@@ -153,6 +154,23 @@ def test_a_tokenizer_is_read_back_from_its_artefact_alone(world, tmp_path):
         tokenizer_arrays.load(tmp_path / "old")
 
 
+def coherence_by_hand(tokenizer, side):
+    """Of all pairs of users: whether a read side is more like its own user's interest."""
+    views, read, wanted = tokenizer.views, [], []
+    for u in range(len(side)):
+        seen = side.history[u] > 0
+        of_items = np.asarray(decode(tokenizer.book, side.coarse[u, seen], side.fine[u, seen]))
+        read.append((of_items / np.linalg.norm(of_items, axis=1, keepdims=True)).mean(axis=0))
+        weights = np.maximum(np.asarray(views.archetypes.alpha)[side.archetype[u]], 0.05)
+        belief = side.belief[u].astype(np.float32) / weights[:, None]
+        wanted.append(np.einsum("mk,mkd->d", belief, np.asarray(views.table)))
+    read, wanted = (np.stack(v) - np.mean(v, axis=0) for v in (read, wanted))
+    wanted /= np.linalg.norm(wanted, axis=1, keepdims=True)
+    likeness = read @ wanted.T
+    n = len(side)
+    return np.mean([likeness[u, v] < likeness[u, u] for u in range(n) for v in range(n) if u != v])
+
+
 def test_updates_are_measured_beside_doing_nothing_and_everything(world):
     tokenizer, interactions = world
     side, before, fired = read_side(tokenizer, interactions, "test", T)
@@ -185,6 +203,7 @@ def test_updates_are_measured_beside_doing_nothing_and_everything(world):
     np.testing.assert_allclose(found["full_gain.difference"], 1 / np.log2(3) - 1, rtol=1e-6)
     assert found["updated_ndcg@10_full_low"] == 1
     assert 0 < found["cosine_stale"] <= 1 + 1e-6
+    assert found["coherence_full"] == pytest.approx(coherence_by_hand(tokenizer, full), abs=1e-4)
     nobody = update_metrics(tokenizer, side, before, np.zeros_like(fired), rank)
     assert nobody == {"updated_users": 0.0, "churn": 0.0}
 

@@ -15,10 +15,13 @@ import numpy as np
 
 from semid_jax.eval.model import ReadSide
 from semid_jax.eval.ranking import named, paired_difference, ranking_metrics, summary
+from semid_jax.models.encoders import unit
+from semid_jax.models.fusion import ask
 from semid_jax.quantize.codebook import decode
 from semid_jax.train.semantic_ids import Tokenizer
 
 BATCH = 256  # users whose codes are decoded at once
+SAMPLE = 1024  # users, at most, each of whom is told from all the others
 
 
 def update_metrics(
@@ -40,8 +43,9 @@ def update_metrics(
     Returns:
       "updated_users" (share), "churn", and where there are any: of "stale" and "full", against the
       incremental codes, "code_overlap_…" (share of equal codes) and "cosine_…" (mean cosine of what
-      the codes stand for); of all three "updated_ndcg@10_…"; "update_gain…", the paired difference
-      of incremental and stale, and "full_gain…", of incremental and full, with intervals.
+      the codes stand for); of all three "updated_ndcg@10_…" and "coherence_…", see
+      `coherence`; "update_gain…", the paired difference of incremental and stale, and "full_gain…",
+      of incremental and full, with intervals.
     """
     rows = np.flatnonzero(fired)
     found = {"updated_users": float(fired.mean()), "churn": churn(after, before, fired)}
@@ -54,6 +58,7 @@ def update_metrics(
     for name, side in sides.items():
         gains[name] = ranking_metrics(rank(side))["ndcg@10"]
         found |= named_of(summary({"updated_ndcg@10": gains[name]}), name)
+        found[f"coherence_{name}"] = coherence(tokenizer, side)
         if name != "incremental":
             found[f"code_overlap_{name}"] = 1.0 - _moved(incremental, side)
             found[f"cosine_{name}"] = _cosine(tokenizer, incremental, side)
@@ -133,16 +138,43 @@ def _moved(left: ReadSide, right: ReadSide) -> float:
 
 def _cosine(tokenizer: Tokenizer, left: ReadSide, right: ReadSide) -> float:
     """Mean cosine of what the codes of both stand for, over items."""
+    a, b = (_directions(tokenizer, side) for side in (left, right))
+    return float(np.sum(a * b, axis=-1).mean())
 
-    @jax.jit
-    def cosines(*codes: jax.Array) -> jax.Array:
-        a, b = decode(tokenizer.book, *codes[:2]), decode(tokenizer.book, *codes[2:])
-        size = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
-        return jnp.sum(a * b, axis=-1) / jnp.maximum(size, 1e-9)
 
-    mask = left.history > 0
-    flat = [side[mask] for side in (left.coarse, left.fine, right.coarse, right.fine)]
-    step = BATCH * left.history.shape[1]
-    parts = [cosines(*(jnp.asarray(f[at : at + step]) for f in flat)) for at in
+def _directions(tokenizer: Tokenizer, side: ReadSide) -> np.ndarray:
+    """float32[n, D], unit vectors of what the codes of all items of all users stand for."""
+    directions = jax.jit(lambda *codes: unit(decode(tokenizer.book, *codes)))
+    mask = side.history > 0
+    flat, step = (side.coarse[mask], side.fine[mask]), BATCH * side.history.shape[1]
+    parts = [directions(*(jnp.asarray(f[at : at + step]) for f in flat)) for at in
              range(0, len(flat[0]), step)]  # fmt: skip
-    return float(np.concatenate([np.asarray(p) for p in parts]).mean())
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def coherence(tokenizer: Tokenizer, side: ReadSide) -> float:
+    """How well read sides are told apart by what their users ask for (design 3.5, consistency).
+
+    Args:
+      tokenizer: of the run.
+      side: read sides, of which at most SAMPLE from all over are looked at.
+
+    Returns:
+      The mean share of other users whose own long-term interest is less like a user's read side
+      than the user's is: 1 at best, .5 by chance. Both less their means, or every read side
+      would be most like what the crowd asks for.
+    """
+    rows = np.unique(np.linspace(0, len(side) - 1, min(len(side), SAMPLE), dtype=int))
+    side, views = side.take(rows), tokenizer.views
+    if len(side) < 2:
+        return 0.5
+    mask = side.history > 0
+    read = np.add.reduceat(_directions(tokenizer, side), np.cumsum(mask.sum(1)) - mask.sum(1))
+    wanted = ask(jnp.asarray(side.belief), views.archetypes.alpha[side.archetype], views.table)
+    a, b = (
+        unit(jnp.asarray(v) - jnp.mean(v, axis=0)) for v in (read / mask.sum(1)[:, None], wanted)
+    )
+    likeness = np.asarray(a @ b.T)
+    own = np.diag(likeness)[:, None]
+    less = (likeness < own).sum() + 0.5 * ((likeness == own).sum() - len(own))
+    return float(less / (len(own) * (len(own) - 1)))
