@@ -203,9 +203,9 @@ def evaluate(
     )  # fmt: skip
     metrics |= named("index", index_report(index))
     metrics |= named("pmat", preference_metrics(raw, tokenizer))
-    metrics |= named(
-        "pmat", split_half(make_perceiver(tokenizer.frozen), features, interactions, SPLIT_SEED)
-    )
+    if not tokenizer.module.config.uniform:  # equal weights differ by rounding alone
+        of_halves = split_half(make_perceiver(tokenizer.frozen), features, interactions, SPLIT_SEED)
+        metrics |= named("pmat", of_halves)
 
     def rank(part: ReadSide) -> np.ndarray:
         asked = hdnag_queries(model, index, part, shows_bar=False)
