@@ -17,7 +17,7 @@ from semid_jax.eval.model import ReadSide
 from semid_jax.eval.ranking import named, paired_difference, ranking_metrics, summary
 from semid_jax.models.encoders import unit
 from semid_jax.models.fusion import ask
-from semid_jax.quantize.codebook import decode
+from semid_jax.quantize.codebook import Codebook, decode
 from semid_jax.train.semantic_ids import Tokenizer
 
 BATCH = 256  # users whose codes are decoded at once
@@ -144,12 +144,17 @@ def _cosine(tokenizer: Tokenizer, left: ReadSide, right: ReadSide) -> float:
 
 def _directions(tokenizer: Tokenizer, side: ReadSide) -> np.ndarray:
     """float32[n, D], unit vectors of what the codes of all items of all users stand for."""
-    directions = jax.jit(lambda *codes: unit(decode(tokenizer.book, *codes)))
     mask = side.history > 0
     flat, step = (side.coarse[mask], side.fine[mask]), BATCH * side.history.shape[1]
-    parts = [directions(*(jnp.asarray(f[at : at + step]) for f in flat)) for at in
+    parts = [_stands_for(tokenizer.book, *(f[at : at + step] for f in flat)) for at in
              range(0, len(flat[0]), step)]  # fmt: skip
     return np.concatenate([np.asarray(part) for part in parts])
+
+
+@jax.jit
+def _stands_for(book: Codebook, coarse: jax.Array, fine: jax.Array) -> jax.Array:
+    """Unit vectors of what codes stand for: int32[n], uint8[n, L] to float32[n, D]."""
+    return unit(decode(book, coarse, fine))
 
 
 def coherence(tokenizer: Tokenizer, side: ReadSide) -> float:
