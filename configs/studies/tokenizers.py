@@ -18,7 +18,9 @@ OTHERS = {
     "MMQ": "--config.fuse.method=mmq",
     "Pctx": "--config.fuse.method=pctx",
 }
-PERSONAL = "--config.tokenizer.archetypes=8 --config.train.group=8 --config.quantize.shared=8"
+PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
+# Windows that share an archetype: long ones are many positions, and a batch has few.
+GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
 MODALITIES = {"movielens_1m": ("image", "text"), "amazon_2014": ("attributes", "text")}
 CONFIGS = {"hdnag": "configs/hdnag.py", "gpt2": "configs/baselines/gpt2.py"}
 SHORTER = {
@@ -38,7 +40,7 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
         raise InputError(f"--config=…:{arg}: unknown study; known are {known}")
     single = {f"{m} alone": f"--config.features.modalities={m}" for m in MODALITIES[name]}
     if generator == "hdnag":
-        own = {"PMAT": PERSONAL, "PMAT, A = 1": ""}
+        own = {"PMAT": PERSONAL + GROUPS[name], "PMAT, A = 1": ""}
     else:
         own = {"residual k-means": ""}
     base = f"--config={CONFIGS[generator]}:{preset}{SHORTER[generator, name]}"
