@@ -112,9 +112,11 @@ def with_features(workdir):
     x[101:], x[110] = [1.0, 0.0], [0.0, 1.0]
     arrays = {"x/text": x, "present/text": np.arange(111) > 100}
     artifacts.write(workdir / "features", "features", arrays, {}, {}, {})
+    data = {"name": "amazon_2014", "category": "Beauty"}
+    (workdir / "config.json").write_text(json.dumps({"config": {"data": data}}))
 
 
-def test_lists_are_compared_by_their_diversity_in_the_same_features(tmp_path):
+def test_lists_are_compared_by_their_diversity_in_the_same_features(tmp_path, capsys):
     with_features(tmp_path / "other")
     paths = []
     for model, ranks in (("hdnag", [0, 1, 0, 0]), ("sasrec", [10, 0, 0, 0])):
@@ -123,6 +125,9 @@ def test_lists_are_compared_by_their_diversity_in_the_same_features(tmp_path):
         measured = [f"--diversity={tmp_path / 'other'}", f"--results={tmp_path / 'results'}"]
         assert keep.main([*again, *measured]) == 0
         paths.append(path)
+    (tmp_path / "other" / "config.json").write_text(json.dumps({"config": {"data": {}}}))
+    assert keep.main([*again, *measured]) == 2
+    assert "--diversity=" in capsys.readouterr().err
     metric = "intra_list_diversity_text@10"
     found = compare.compare([paths[0]], [paths[1]], metric)
     # Nine items in one place and a tenth apart: 9 of 45 pairs; the target's item has no features.

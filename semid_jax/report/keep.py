@@ -17,7 +17,7 @@ from pathlib import Path
 from semid_jax.eval.store import read_evaluation
 from semid_jax.features.normalise import read_features
 from semid_jax.report.ranks import TestRanks, write_ranks
-from semid_jax.report.records import record_of, write_record
+from semid_jax.report.records import read_json, record_of, write_record
 from semid_jax.types import InputError
 
 
@@ -42,6 +42,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         evaluation = read_evaluation(options.workdir / "evaluation")
         features = None
         if options.diversity is not None:
+            own, other = (read_json(w / "config.json")["config"]["data"] for w in
+                          (options.workdir, options.diversity))  # fmt: skip
+            if own != other:
+                raise InputError(f"--diversity={options.diversity}: a run on other data")
             features = read_features(options.diversity / "features")
         path = write_record(options.results, record)
         write_ranks(path, TestRanks.of(evaluation, features))
