@@ -118,10 +118,11 @@ def choose_archetypes(
 ) -> tuple[np.ndarray, np.ndarray]:
     """One archetype per window: what its user was before one of its targets, drawn at random.
 
-    Loss is on the first target before which the user was that and on all behind it: nothing of
-    the targets is known then (design 3.8), an archetype is trained as often as users are it, and
-    few targets are given up. Those of users who are another by then are asked as a user is whose
-    change has not been noticed yet.
+    Loss is on the first target before which the user was that and on all behind it: the archetype
+    follows from what lies before them, it is trained as often as users are it, and few targets are
+    given up. Those of users who are another by then are asked as a user is whose change has not
+    been noticed yet. Which of a user's archetypes it is hangs on the whole window, though: those
+    that a user stays are drawn more often (BUILD_NOTES.md, on design 3.8).
 
     Args:
       windows: n windows.
