@@ -7,11 +7,11 @@ import pytest
 from semid_jax.data.pipeline import (
     PipelineConfig,
     TrainBatches,
-    choose_archetypes,
     count_targets,
     cut_windows,
     iterator,
     slide_windows,
+    view_windows,
 )
 from semid_jax.types import InputError, Interactions
 
@@ -52,29 +52,39 @@ def test_windows_cover_every_target_of_the_train_part_once(interactions):
     np.testing.assert_array_equal(windows.first_target, windows.start + 1)
 
 
-def test_a_window_is_what_its_user_was_before_a_target_drawn_at_random(interactions):
-    places = np.arange(len(interactions.items))
-    rng = np.random.default_rng(0)
+def test_a_window_is_seen_as_each_archetype_of_its_user_once(interactions, archetypes):
     windows = cut_windows(interactions, 20)
-    made = [choose_archetypes(windows, places, rng) for _ in range(200)]
-    drawn = np.stack([archetype for archetype, _ in made])
-    np.testing.assert_array_equal(drawn, np.stack([loss_start for _, loss_start in made]))
-    assert np.all(drawn.min(axis=0) == windows.first_target)
-    assert np.all(drawn.max(axis=0) == windows.end - 1)
-    slid = slide_windows(interactions, 20)
-    for found in choose_archetypes(slid, places, rng):
-        np.testing.assert_array_equal(found, slid.end - 1)
-    archetype, loss_start = choose_archetypes(windows, None, rng)
-    assert not archetype.any()
-    np.testing.assert_array_equal(loss_start, windows.first_target)
+    views = view_windows(windows, archetypes)
+    expected = []
+    for start, end in zip(windows.start, windows.end, strict=True):
+        was = archetypes[start + 1 : end].tolist()
+        expected += [(start, end, start + 1 + was.index(k), k) for k in sorted(set(was))]
+    found = zip(views.start, views.end, views.first_target, views.archetype, strict=True)
+    assert [tuple(map(int, view)) for view in found] == expected
+    assert views.archetype.dtype == np.int32
 
 
-def test_loss_starts_where_the_user_first_was_the_window_s_archetype(interactions, archetypes):
-    windows = cut_windows(interactions, 20)
-    kind, loss_start = choose_archetypes(windows, archetypes, np.random.default_rng(0))
-    for window, (first, end) in enumerate(zip(windows.first_target, windows.end, strict=True)):
-        places = [p for p in range(first, end) if archetypes[p] == kind[window]]
-        assert loss_start[window] == places[0]
+def test_what_a_target_is_trained_in_does_not_hang_on_later_items(interactions, archetypes):
+    def trained(before):
+        views = view_windows(cut_windows(interactions, 20), before)
+        places = zip(views.first_target, views.end, views.archetype, strict=True)
+        return {(place, kind) for first, end, kind in places for place in range(first, end)}
+
+    cut = len(archetypes) // 2
+    later = np.where(np.arange(len(archetypes)) < cut, archetypes, (archetypes + 1) % 3)
+    one, other = trained(archetypes), trained(later)
+    assert one != other
+    assert {pair for pair in one ^ other if pair[0] < cut} == set()
+
+
+def test_every_view_is_drawn_equally_often(interactions, archetypes):
+    batches = TrainBatches(interactions, CONFIG, archetypes)
+    views = view_windows(cut_windows(interactions, CONFIG.max_length), archetypes)
+    epochs = 300
+    drawn = [batches.plan(epoch) for epoch in range(epochs)]
+    rows = np.concatenate([plan.window[plan.bears_loss] for plan in drawn])
+    often = np.bincount(rows, minlength=len(views)) / epochs
+    assert np.all(np.abs(often / often.mean() - 1) < 0.35)  # 5 deviations of 300 draws at .38
 
 
 def test_sliding_windows_have_one_target_each_and_all_that_was_before(interactions):
@@ -97,7 +107,7 @@ def test_sliding_windows_have_one_target_each_and_all_that_was_before(interactio
 
 def test_rows_are_slices_and_targets_the_next_items(interactions, archetypes):
     batches = TrainBatches(interactions, CONFIG, archetypes)
-    windows = cut_windows(interactions, CONFIG.max_length)
+    windows = view_windows(cut_windows(interactions, CONFIG.max_length), archetypes)
     plan = batches.plan(0)
     for step, batch in enumerate(epoch_of(batches)):
         width = batch["inputs"].shape[1]
@@ -107,11 +117,11 @@ def test_rows_are_slices_and_targets_the_next_items(interactions, archetypes):
             items = interactions.items[windows.start[window] : windows.end[window]].tolist()
             padding = [0] * (width - len(items) + 1)
             assert batch["inputs"][row].tolist() == items[:-1] + padding
-            first = plan.loss_start[window] - windows.start[window]
+            first = windows.first_target[window] - windows.start[window]
             bears = plan.bears_loss[step, row]
             wanted = [item if at >= first and bears else 0 for at, item in enumerate(items)][1:]
             assert batch["targets"][row].tolist() == wanted + padding
-            assert batch["archetype"][row] == plan.archetype[window]
+            assert batch["archetype"][row] == windows.archetype[window]
         assert {k: v.dtype.name for k, v in batch.items()} == {
             "inputs": "int32",
             "targets": "int32",
@@ -123,7 +133,7 @@ def test_rows_are_slices_and_targets_the_next_items(interactions, archetypes):
 def test_what_is_believed_is_that_before_each_target(interactions, archetypes):
     n = len(interactions.items)
     belief = np.arange(2 * n, dtype=np.float16).reshape(n, 1, 2)
-    windows = cut_windows(interactions, CONFIG.max_length)
+    windows = view_windows(cut_windows(interactions, CONFIG.max_length), archetypes)
     for batch in epoch_of(TrainBatches(interactions, CONFIG, archetypes, belief)):
         assert batch["belief"].dtype == np.float16
         for row, window in enumerate(batch["example"] % len(windows)):
@@ -166,7 +176,8 @@ def test_epochs_differ_but_have_the_same_number_of_steps(interactions, archetype
     assert not np.array_equal(plans[0].window, plans[1].window)
     examples = [batch["example"] for epoch in (0, 1) for batch in epoch_of(batches, epoch)]
     first, second = np.split(np.concatenate(examples), 2)
-    assert first.max() < batches.n_windows <= second.min()
+    views = view_windows(cut_windows(interactions, CONFIG.max_length), archetypes)
+    assert first.max() < len(views) <= second.min()
 
 
 def test_batches_are_a_function_of_seed_and_step(interactions, archetypes):

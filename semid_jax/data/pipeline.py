@@ -49,11 +49,13 @@ class Windows:
       start: int64[n], the first input.
       end: int64[n], exclusive; the last item is only a target.
       first_target: int64[n], the first position that may bear loss; so may all behind it.
+      archetype: int32[n], what the user is to be in it.
     """
 
     start: np.ndarray
     end: np.ndarray
     first_target: np.ndarray
+    archetype: np.ndarray
 
     def __len__(self) -> int:
         return len(self.start)
@@ -67,15 +69,11 @@ class EpochPlan:
       window: int64[S, B], window of each row.
       bears_loss: bool[S, B], False for rows that only fill a group.
       width: int64[S], the bucket of each batch.
-      archetype: int32[n], per window.
-      loss_start: int64[n], the first flat position that bears loss.
     """
 
     window: np.ndarray
     bears_loss: np.ndarray
     width: np.ndarray
-    archetype: np.ndarray
-    loss_start: np.ndarray
 
 
 def cut_windows(interactions: Interactions, max_length: int) -> Windows:
@@ -94,7 +92,7 @@ def cut_windows(interactions: Interactions, max_length: int) -> Windows:
     end = known[user] - turn * max_length
     before = np.maximum(end - max_length - 1, 0)
     first = interactions.offsets[user]
-    return Windows(first + before, first + end, first + before + 1)
+    return Windows(first + before, first + end, first + before + 1, np.zeros(len(user), np.int32))
 
 
 def slide_windows(interactions: Interactions, max_length: int) -> Windows:
@@ -110,66 +108,59 @@ def slide_windows(interactions: Interactions, max_length: int) -> Windows:
     target = 1 + np.arange(len(user)) - np.repeat(np.cumsum(count) - count, count)
     before = np.maximum(target - max_length, 0)
     first = interactions.offsets[user]
-    return Windows(first + before, first + target + 1, first + target)
+    return Windows(
+        first + before, first + target + 1, first + target, np.zeros(len(user), np.int32)
+    )
 
 
-def choose_archetypes(
-    windows: Windows, archetype_before: np.ndarray | None, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """One archetype per window: what its user was before one of its targets, drawn at random.
+def view_windows(windows: Windows, archetype_before: np.ndarray) -> Windows:
+    """Every window once for each archetype that its user went through in it.
 
-    Loss is on the first target before which the user was that and on all behind it: the archetype
-    follows from what lies before them, it is trained as often as users are it, and few targets are
-    given up. Those of users who are another by then are asked as a user is whose change has not
-    been noticed yet. Which of a user's archetypes it is hangs on the whole window, though: those
-    that a user stays are drawn more often (BUILD_NOTES.md, on design 3.8).
+    Loss is on the first target before which the user was that archetype and on all behind it, so
+    whatever a target is trained in follows from what lies before it (design part 3.8). Those of a
+    user who is another by then are asked as if the change had not been noticed yet.
 
     Args:
-      windows: n windows.
-      archetype_before: int[nnz], the user's archetype given the interactions before that one, or
-        None where there are no archetypes.
-      rng: one draw per epoch.
+      windows: n windows, as cut.
+      archetype_before: int[nnz], the user's archetype given the interactions before that one.
 
     Returns:
-      archetype int32[n]; loss_start int64[n], the first flat position that bears loss.
+      The views, at least one per window and in the windows' order.
     """
-    if archetype_before is None:
-        return np.zeros(len(windows), np.int32), windows.first_target
-    archetype = archetype_before[rng.integers(windows.first_target, windows.end)]
     count = windows.end - windows.first_target
-    row = np.cumsum(count) - count
-    place = np.arange(count.sum()) + np.repeat(windows.first_target - row, count)
-    own = archetype_before[place] == np.repeat(archetype, count)
-    loss_start = np.minimum.reduceat(np.where(own, place, len(archetype_before)), row)
-    return archetype.astype(np.int32), loss_start
+    window = np.repeat(np.arange(len(windows)), count)
+    place = np.arange(len(window)) + (windows.first_target - np.cumsum(count) + count)[window]
+    kinds = int(archetype_before.max()) + 1
+    seen, first = np.unique(window * kinds + archetype_before[place], return_index=True)
+    window, archetype = np.divmod(seen, kinds)
+    return Windows(
+        windows.start[window], windows.end[window], place[first], archetype.astype(np.int32)
+    )
 
 
-def plan_epoch(
-    windows: Windows,
-    archetype_before: np.ndarray | None,
-    config: PipelineConfig,
-    epoch: int,
-) -> EpochPlan:
+def plan_epoch(windows: Windows, size: int, config: PipelineConfig, epoch: int) -> EpochPlan:
     """Lays out one epoch: rows of a group share an archetype, groups of a batch a bucket.
+
+    An epoch takes as many views as there are windows, drawn from all views alike: were each window
+    to give one, views would count less the more of them it has, which hangs on later items.
 
     What is left over in a bucket moves to the next longer one, so at most one group per archetype
     and one batch per epoch has to be filled up, with rows that bear no loss. The number of batches
     is the same every epoch: the extra ones are dropped, at random.
 
     Args:
-      windows: n windows.
-      archetype_before: see choose_archetypes.
+      windows: views of windows.
+      size: how many of them make an epoch.
       config: sizes and seed.
       epoch: from 0.
     """
     rng = np.random.default_rng((config.seed, epoch))
-    archetype, loss_start = choose_archetypes(windows, archetype_before, rng)
     widths = bucket_widths(config)
     bucket = np.searchsorted(widths, windows.end - windows.start - 1)
-    order = rng.permutation(len(windows))
+    order = rng.permutation(len(windows))[:size]
     per_batch = config.batch_size // config.group
 
-    kinds = np.unique(archetype)
+    kinds = np.unique(windows.archetype)
     left_rows = {kind: np.zeros(0, np.int64) for kind in kinds}
     left_groups: list[tuple[np.ndarray, np.ndarray]] = []
     batches, losses, batch_widths = [], [], []
@@ -177,7 +168,7 @@ def plan_epoch(
         last = place == len(widths) - 1
         groups = left_groups
         for kind in kinds:
-            fresh = order[(bucket[order] == place) & (archetype[order] == kind)]
+            fresh = order[(bucket[order] == place) & (windows.archetype[order] == kind)]
             rows = np.concatenate([left_rows[kind], fresh])
             full = len(rows) // config.group * config.group
             groups += _groups(rows[:full], config.group)
@@ -196,14 +187,12 @@ def plan_epoch(
             losses.append(np.stack([loss for _, loss in groups[:full]]))
             batch_widths += [width] * (full // per_batch)
 
-    steps = -(-len(windows) // config.batch_size)
+    steps = -(-size // config.batch_size)
     kept = rng.permutation(len(batch_widths))[:steps]
     return EpochPlan(
         window=np.concatenate(batches).reshape(-1, config.batch_size)[kept],
         bears_loss=np.concatenate(losses).reshape(-1, config.batch_size)[kept],
         width=np.array(batch_widths, np.int64)[kept],
-        archetype=archetype,
-        loss_start=loss_start,
     )
 
 
@@ -226,7 +215,7 @@ class TrainBatches:
     """The endless stream of training batches, in random access: batches[i] depends on (seed, i).
 
     A batch is a dict of `inputs` int32[B, Tb], `targets` int32[B, Tb] (0 = no loss), `archetype`
-    int32[B] (equal within each group) and `example` uint32[B], the number of the row's window over
+    int32[B] (equal within each group) and `example` uint32[B], the number of the row's view over
     all epochs; Tb is the batch's bucket, rows are right-padded with 0. If asked for, `belief`
     float16[B, Tb, M, K] is what was believed of the user before every target.
     """
@@ -259,23 +248,20 @@ class TrainBatches:
         self._items = interactions.items
         cut = slide_windows if config.sliding else cut_windows
         self._windows = cut(interactions, config.max_length)
-        if not len(self._windows):
+        self.n_windows = len(self._windows)  # of one epoch
+        if not self.n_windows:
             raise InputError("data: every history is 3 items long, nothing to train on; give more")
-        self._archetype_before = archetype_before
+        if archetype_before is not None:
+            self._windows = view_windows(self._windows, archetype_before)
         self._belief_before = belief_before
         self._config = config
         self._plans: dict[int, EpochPlan] = {}
         self._lock = threading.Lock()
 
     @property
-    def n_windows(self) -> int:
-        """Windows of one epoch."""
-        return len(self._windows)
-
-    @property
     def steps_per_epoch(self) -> int:
         """Batches of every epoch."""
-        return -(-len(self._windows) // self._config.batch_size)
+        return -(-self.n_windows // self._config.batch_size)
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -294,9 +280,7 @@ class TrainBatches:
             if epoch not in self._plans:
                 while len(self._plans) > 1:
                     del self._plans[min(self._plans)]
-                self._plans[epoch] = plan_epoch(
-                    self._windows, self._archetype_before, self._config, epoch
-                )
+                self._plans[epoch] = plan_epoch(self._windows, self.n_windows, self._config, epoch)
             return self._plans[epoch]
 
     def __getitem__(self, step: int) -> dict[str, np.ndarray]:
@@ -304,15 +288,16 @@ class TrainBatches:
         plan = self.plan(epoch)
         rows, width = plan.window[place], int(plan.width[place])
         start, end = self._windows.start[rows], self._windows.end[rows]
+        first = self._windows.first_target[rows]
         inputs, _ = gather_windows(self._items, start, end - 1, width)
         targets, _ = gather_windows(self._items, start + 1, end, width)
         target_place = np.minimum(start[:, None] + 1 + np.arange(width), end[:, None] - 1)
-        bears = plan.bears_loss[place][:, None] & (target_place >= plan.loss_start[rows][:, None])
+        bears = plan.bears_loss[place][:, None] & (target_place >= first[:, None])
         batch = {
             "inputs": inputs,
             "targets": np.where(bears, targets, 0).astype(np.int32),
-            "archetype": plan.archetype[rows],
-            "example": ((epoch * self.n_windows + rows) % 2**32).astype(np.uint32),
+            "archetype": self._windows.archetype[rows],
+            "example": ((epoch * len(self._windows) + rows) % 2**32).astype(np.uint32),
         }
         if self._belief_before is not None:
             batch["belief"] = self._belief_before[target_place]
