@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semid_jax import launch
-from semid_jax.benchmarks.decode_speed import finish
+from semid_jax.benchmarks.decode_rows import finish
 from semid_jax.benchmarks.machine import Rates, Work, trunk_work
 from semid_jax.benchmarks.memory import STATUS, measure_peak
 from semid_jax.report.readme import results_markdown

@@ -77,10 +77,8 @@ def leaf_scores(sketch: Sketch, query: Query) -> jax.Array:
 
 def _holds_any(sketch: Sketch, query: Query) -> jax.Array:
     """bool[B, b], leaves with an entry of the user's archetype."""
-    mask = sketch.mask.reshape(-1, sketch.block)
-    of_leaf = jax.lax.reduce(mask, jnp.uint32(0), jax.lax.bitwise_or, (1,))
     bit = jnp.left_shift(jnp.uint32(1), query.archetype.astype(jnp.uint32))
-    return (of_leaf & bit[:, None]) > 0
+    return (sketch.any_mask & bit[:, None]) > 0
 
 
 def score_leaves(sketch: Sketch, query: Query, which: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -48,6 +48,7 @@ class Sketch:
       fine: uint8[b, L, S], their Fine-IDs, digit by digit as in `blocks`.
       bias: float32[b, S]; -inf in slots without an entry.
       mask: uint32[b S], bit a is set where archetype a has the entry; 0 in slots without one.
+      any_mask: uint32[b], of a block: what any of its slots has.
       leaf: float32[r + 1, b], mean v_r of a block, and below it how far above that its best entry
         may well be: ABOVE deviations of its entries' scores, for users like those given.
       mean: float32[F].
@@ -62,6 +63,7 @@ class Sketch:
     fine: jax.Array
     bias: jax.Array
     mask: jax.Array
+    any_mask: jax.Array
     leaf: jax.Array
     mean: jax.Array
     transform: jax.Array
@@ -109,13 +111,15 @@ def build_sketch(
     vector = short[order]
     power = np.mean((queries @ to_query[:, :rank]) ** 2, axis=0)
     fine = np.asarray(index.entry_fine)[order].transpose(0, 2, 1)
+    mask = in_order(index.entry_mask)
     return Sketch(
         vector=jnp.asarray(np.ascontiguousarray(vector.reshape(-1, rank + 1).T)),
         item=jnp.asarray(in_order(index.entry_item)),
         coarse=jnp.asarray(cell[order[:, 0]]),
         fine=jnp.asarray(np.ascontiguousarray(fine)),
         bias=jnp.asarray(in_order(index.entry_bias, -np.inf)),
-        mask=jnp.asarray(in_order(index.entry_mask).reshape(-1)),
+        mask=jnp.asarray(mask.reshape(-1)),
+        any_mask=jnp.asarray(np.bitwise_or.reduce(mask, axis=1)),
         leaf=jnp.asarray(_describe(vector[..., :rank], real, power)),
         mean=jnp.asarray(mean, jnp.float32),
         transform=jnp.asarray(to_query, jnp.float32),

@@ -1,0 +1,176 @@
+"""A row for every decoder: how long its ranked lists take, and what they are worth."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semid_jax.benchmarks.decoders import Decoder, inverted
+from semid_jax.benchmarks.machine import Rates, trunk_work
+from semid_jax.benchmarks.served import Served
+from semid_jax.benchmarks.timing import time_calls, time_compiled, times
+from semid_jax.decode.index import Index
+from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.eval.model import Model, ReadSide, user_query
+from semid_jax.eval.ranking import target_ranks
+from semid_jax.eval.searching import overlap, run_search
+from semid_jax.eval.users import Lists, mean_metrics
+
+CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + inverted"
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of P: the curve of `inverted`
+
+
+def accuracy(found: Lists, exact: Lists, side: ReadSide) -> dict[str, float]:
+    """What lists are worth beside those of the exact search."""
+    ndcg, best = (
+        mean_metrics(target_ranks(lists.items, side.targets))["ndcg@10"] for lists in (found, exact)
+    )
+    return {
+        "recall@10": overlap(found.items[:, :10], exact.items[:, :10]),
+        "ndcg@10": ndcg,
+        "search_loss": 1.0 - ndcg / best if best else 0.0,
+        "items_scored": float(found.scored.mean()),
+    }
+
+
+def spot_check(decoder: Decoder, exact: Decoder, queries: Sequence[Any]) -> dict[str, float]:
+    """Recall on a few queries only."""
+    found = [jax.device_get(decoder.search(query)) for query in queries]
+    best = [np.asarray(exact.search(query).items) for query in queries]
+    items = np.concatenate([part.items for part in found])
+    return {
+        "recall@10": overlap(items[:, :10], np.concatenate(best)[:, :10]),
+        "items_scored": float(np.mean([part.scored for part in found])),
+    }
+
+
+def time_decoders(
+    decoders: Sequence[Decoder],
+    queries: Sequence[Any],
+    worth: Mapping[str, dict[str, float]],
+    rates: Rates,
+    seconds: float,
+) -> list[dict[str, Any]]:
+    """Times those that take so many users.
+
+    Args:
+      decoders: the exact one first.
+      queries: batches of users.
+      worth: name -> accuracy; of a decoder that is not there a few queries tell.
+      rates: of the machine.
+      seconds: how long to time each.
+    """
+    rows = []
+    for decoder in decoders:
+        if decoder.most is not None and decoder.most < len(queries[0].archetype):
+            continue
+        own = worth.get(decoder.name) or spot_check(decoder, decoders[0], queries)
+        row = time_decoder(decoder, queries, own, rates, seconds)
+        rows.append({**row, "build_s": decoder.build_s, **own})
+    return rows
+
+
+def time_decoder(
+    decoder: Decoder,
+    queries: Sequence[Any],
+    worth: dict[str, float],
+    rates: Rates,
+    seconds: float,
+) -> dict[str, Any]:
+    """Times a decoder on queries that are already made.
+
+    Args:
+      decoder: which.
+      queries: batches of users, taken in turns.
+      worth: of `accuracy`.
+      rates: of the machine.
+      seconds: how long to time.
+    """
+    users = len(queries[0].archetype)
+    work = decoder.work(users, worth["items_scored"])
+    row: dict[str, Any] = {"decoder": decoder.name, "bytes_touched": work.bytes}
+    if decoder.compiles:
+        timing, made = time_compiled(decoder.run, decoder.arrays, queries, seconds)
+        row |= made
+    else:
+        turns = itertools.cycle(queries)
+        timing = time_calls(lambda: decoder.run(*decoder.arrays, next(turns)), seconds)
+    return row | times(timing, rates.floor_ms(work))
+
+
+def end_to_end(
+    served: Served, batch: int, k: int, rates: Rates, seconds: float
+) -> list[dict[str, Any]]:
+    """From a history to a ranked list in one program; its model alone; a call that does nothing."""
+    rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
+    part = served.side.take(np.resize(rows, batch))
+    fields = part.coarse, part.fine, part.history, part.archetype, part.belief
+    of_users = tuple(jnp.asarray(a) for a in fields)
+    arrays = served.model, served.index
+
+    def nothing(model: Model, index: Index, users: Any) -> jax.Array:
+        del model, index
+        archetype: jax.Array = users[3]
+        return archetype
+
+    def ask(model: Model, index: Index, users: Any) -> Any:
+        return user_query(model, index.tables, *users)
+
+    def answer(model: Model, index: Index, users: Any) -> Retrieved:
+        return retrieve_inverted(index, ask(model, index, users), served.probes, k)
+
+    sizes = served.model.generator.config
+    positions = batch * part.history.shape[1]
+    work = trunk_work(positions, sizes.width, sizes.layers)
+    made = []
+    for name, program in ((CALL, nothing), (TRUNK, ask), (WHOLE, answer)):
+        timing, compiled = time_compiled(program, arrays, [of_users], seconds)
+        floor = None if name == CALL else rates.floor_ms(work)
+        made.append({"decoder": name, **compiled, **times(timing, floor)})
+    return made
+
+
+def trace_probes(
+    served: Served, exact: Lists, asked: Mapping[int, Sequence[Any]], k: int
+) -> list[dict[str, Any]]:
+    """Recall against time of `inverted` as P grows.
+
+    Args:
+      served: the model and all users.
+      exact: their exact lists.
+      asked: users of a call to some queries of as many.
+      k: items returned.
+    """
+    cells, points = served.index.n_cells, []
+    for probes in sorted({min(max(round(f * served.probes), 1), cells) for f in FACTORS}):
+        decoder = inverted(served.index, probes, k)
+        lists = run_search(served.queries, decoder.search, f"{probes} cells")
+        worth = accuracy(lists, exact, served.side)
+        for batch, queries in asked.items():
+            timing, _ = time_compiled(decoder.run, decoder.arrays, queries, 0.5)
+            points.append({"batch": batch, "probes": probes, "p50_ms": timing.p50_ms, **worth})
+    return points
+
+
+def finish(rows: list[dict[str, Any]], n_items: int) -> None:
+    """Adds what compares a row with others of its batch.
+
+    "ratio": how often `exact` takes its time. "slower", of what goes from histories to lists: how
+    often it takes the time of the trunk and `inverted`.
+    """
+    exact, whole = (
+        {row["batch"]: row["p50_ms"] for row in rows if row["decoder"] == name}
+        for name in ("exact", WHOLE)
+    )
+    for row in rows:
+        row["n_items"] = n_items
+        if row["decoder"] == WHOLE or row["decoder"].startswith("ar_"):
+            row["slower"] = row["p50_ms"] / whole[row["batch"]]
+        elif row["decoder"] not in (CALL, TRUNK):
+            row["ratio"] = exact[row["batch"]] / row["p50_ms"]
