@@ -48,10 +48,10 @@ def test_ratios_are_those_of_the_same_batch():
 @pytest.mark.slow
 def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     few = ["--config.benchmark.lengths=()", "--config.benchmark.batches=4,"]
-    few += ["--config.benchmark.methods=exact_matmul,pruned"]
+    few += ["--config.benchmark.methods=exact_matmul,pruned,leaves"]
     assert launch.main([*TINY, *few, f"--workdir={tmp_path / 'run'}"]) == 0
     made = rows_of(tmp_path / "run")
-    names = ["exact", "exact_matmul", "pruned", "inverted"]
+    names = ["exact", "exact_matmul", "pruned", "leaves", "inverted"]
     names += ["call alone", "trunk", "trunk + inverted"]
     assert [row["decoder"] for row in made["rows"]] == names
     assert all(row["n_items"] == 300 and row["batch"] == 4 for row in made["rows"])
@@ -65,9 +65,11 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     phases = ["trunk", "coarse", "gather", "fine", "top_k"]
     assert [row["phase"] for row in made["phases"]] == phases
     assert 0 < made["head"]["coarse_entropy"] < np.log(300**0.5) + 0.1
-    recall = [point["recall@10"] for point in made["curve"]]
-    assert recall == sorted(recall)
-    assert made["curve"][-1]["probes"] > made["curve"][0]["probes"]
+    for name in ("inverted", "leaves"):
+        line = [point for point in made["curve"] if point["decoder"] == name]
+        recall = [point["recall@10"] for point in line]
+        assert recall == sorted(recall)
+        assert line[-1]["size"] > line[0]["size"]
     assert (tmp_path / "run" / "results" / "decode_speed.png").stat().st_size > 1000
     assert "faster than exact" in capsys.readouterr().out
     kept = tmp_path / "results" / "decode_speed"

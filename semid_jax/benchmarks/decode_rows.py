@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.benchmarks.decoders import Decoder, inverted
+from semid_jax.benchmarks.decoders import Decoder
 from semid_jax.benchmarks.machine import Rates, trunk_work
 from semid_jax.benchmarks.served import Served
 from semid_jax.benchmarks.timing import time_calls, time_compiled, times
@@ -23,7 +23,13 @@ from semid_jax.eval.searching import overlap, run_search
 from semid_jax.eval.users import Lists, mean_metrics
 
 CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + inverted"
-FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of P: the curve of `inverted`
+FACTORS = (
+    0.25,
+    0.5,
+    1.0,
+    2.0,
+    4.0,
+)  # of the size that was chosen
 
 
 def accuracy(found: Lists, exact: Lists, side: ReadSide) -> dict[str, float]:
@@ -136,25 +142,30 @@ def end_to_end(
     return made
 
 
-def trace_probes(
-    served: Served, exact: Lists, asked: Mapping[int, Sequence[Any]], k: int
+def trace_sizes(
+    decoders: Sequence[Decoder],
+    served: Served,
+    exact: Lists,
+    asked: Mapping[int, Sequence[Any]],
 ) -> list[dict[str, Any]]:
-    """Recall against time of `inverted` as P grows.
+    """Recall against time as more cells, or leaves, are read.
 
     Args:
+      decoders: those that have a size are traced.
       served: the model and all users.
       exact: their exact lists.
       asked: users of a call to some queries of as many.
-      k: items returned.
     """
-    cells, points = served.index.n_cells, []
-    for probes in sorted({min(max(round(f * served.probes), 1), cells) for f in FACTORS}):
-        decoder = inverted(served.index, probes, k)
-        lists = run_search(served.queries, decoder.search, f"{probes} cells")
-        worth = accuracy(lists, exact, served.side)
-        for batch, queries in asked.items():
-            timing, _ = time_compiled(decoder.run, decoder.arrays, queries, 0.5)
-            points.append({"batch": batch, "probes": probes, "p50_ms": timing.p50_ms, **worth})
+    points = []
+    for decoder in (decoder for decoder in decoders if decoder.reads):
+        sizes = {min(max(round(f * decoder.size), 1), decoder.parts) for f in FACTORS}
+        for size in sorted(sizes):
+            other = decoder.resized(size)
+            lists = run_search(served.queries, other.search, f"{size} of {decoder.name}")
+            row = {"decoder": decoder.name, "size": size, **accuracy(lists, exact, served.side)}
+            for batch, queries in asked.items():
+                timing, _ = time_compiled(other.run, other.arrays, queries, 0.5)
+                points.append({"batch": batch, **row, "p50_ms": timing.p50_ms})
     return points
 
 

@@ -19,7 +19,7 @@ from semid_jax.benchmarks.decode_rows import (
     end_to_end,
     finish,
     time_decoders,
-    trace_probes,
+    trace_sizes,
 )
 from semid_jax.benchmarks.decoders import METHODS, check_methods, make_decoders
 from semid_jax.benchmarks.machine import measure
@@ -48,9 +48,8 @@ class DecodeSpeedConfig:
       methods: decoders of the parallel model; `exact` and `inverted` are always among them.
       batches: users per call.
       users: of the test split, for recall and accuracy; 0 for all.
-      recall: of the exact k best that `inverted` has on validation: it probes the fewest cells
-        that surely do, unless decode.probes says how many.
-      share: of the items that `leaves` scores, at most.
+      recall: of the exact k best on validation: `inverted` probes the fewest cells that surely
+        hold so many, unless decode.probes says how many, and `leaves` reads the fewest leaves.
       seconds: of timed calls, for each number.
       lengths: codes of an item for the autoregressive rows; 0 stands for the model's own length, ()
         leaves them out.
@@ -62,7 +61,6 @@ class DecodeSpeedConfig:
     batches: tuple[int, ...] = (1, 256)
     users: int = 4096
     recall: float = 0.95
-    share: float = 0.01
     seconds: float = 3.0
     lengths: tuple[int, ...] = (4, 0)
     epochs: tuple[int, ...] = (4, 1)
@@ -95,8 +93,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     served = serve(config, workdir, raw, features, settings.users, settings.recall)
     rates = measure(min(settings.seconds, 1.0))
     k = config.decode.k
-    asked_for = methods, served.index, served.probes, k, served.vectors, settings.share
-    decoders = make_decoders(*asked_for, workdir / "index" / "scann")
+    decoders = make_decoders(methods, served, k, workdir / "index" / "scann")
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
     more = "" if held is None else f", {held:,.0f} MiB more at the peak"
     print(f"decode_speed: from z to cells, codes and lists in {built:.1f} s{more}")
@@ -115,7 +112,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     for row in rows:
         if row["decoder"] == "inverted":
             row |= {"build_s": built, "build_mib": held}
-    curve = trace_probes(served, found["exact"], asked, k)
+    curve = trace_sizes(decoders, served, found["exact"], asked)
     phases = trace_phases(served, settings, k, workdir / "profile")
     own = config.quantize.digits + 1
     for length, epochs in zip(settings.lengths, settings.epochs, strict=False):

@@ -11,9 +11,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from semid_jax.benchmarks.machine import Work
+from semid_jax.benchmarks.served import Served, Validation
 from semid_jax.decode.config import GraphConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
@@ -27,6 +27,7 @@ from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch
+from semid_jax.eval.searching import Search
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
@@ -66,6 +67,9 @@ class Decoder:
       compiles: False for one that is not JAX.
       build_s: what it took to build beside codes and lists.
       most: users of a call; for one that is too slow to be asked for more, or for all users.
+      reads: the argument of `run` that says how much is read of the index, where there is one.
+      size: its value.
+      parts: the most it can be: how many cells or leaves there are.
     """
 
     name: str
@@ -75,33 +79,32 @@ class Decoder:
     compiles: bool = True
     build_s: float | None = None
     most: int | None = None
+    reads: str = ""
+    size: int = 0
+    parts: int = 0
 
     def search(self, query: Query) -> Retrieved:
         """What is retrieved for a batch of users."""
         return self.run(*self.arrays, query)
 
+    def resized(self, size: int) -> Decoder:
+        """The same decoder reading so many cells or leaves."""
+        run = functools.partial(self.run, **{self.reads: size})
+        return dataclasses.replace(self, size=size, run=run)
 
-def make_decoders(
-    methods: Sequence[str],
-    index: Index,
-    probes: int,
-    k: int,
-    vectors: np.ndarray,
-    share: float,
-    directory: Path,
-) -> list[Decoder]:
+
+def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Path) -> list[Decoder]:
     """The decoders that are asked for.
 
     Args:
       methods: of METHODS; `scann` is left out, and said so, where it is not installed, and
         `rpg_graph` where there are more than GRAPH_ITEMS items or several archetypes.
-      index: with the model's tables.
-      probes: P of `inverted` and `scann`.
+      served: the index; P of `inverted` and `scann`; the users that `pruned` and `leaves` are
+        fitted to and by whom the number of leaves is chosen.
       k: items returned.
-      vectors: float32[S, F] of some users, that `pruned` and `leaves` are fitted to.
-      share: of the items that `leaves` scores, at most.
       directory: for ScaNN's files.
     """
+    index, probes, vectors = served.index, served.probes, served.vectors
     digits, width = index.entry_fine.shape[1], index.tables.coarse.shape[1]
     width += digits * index.tables.fine.shape[2] + 1
     entry = digits + NUMBERS
@@ -133,18 +136,21 @@ def make_decoders(
             run = functools.partial(retrieve_exact_matmul, k=k)
             made.append(Decoder(name, run, (index,), product))
         elif name == "inverted":
-            made.append(inverted(index, probes, k, lists))
+            run = functools.partial(retrieve_inverted, k=k)
+            decoder = Decoder(name, run, (index,), lists, reads="probes", parts=index.n_cells)
+            made.append(decoder.resized(probes))
         elif name == "leaves":
             sketch = build_sketch(index, vectors, block=BLOCKS[name])
             built = time.perf_counter() - started
-            most = max(int(share * index.n_items) // sketch.block, 1)
-            run = functools.partial(retrieve_leaves, leaves=most, k=k)
 
             def guesses(users: int, scored: float, sketch: Sketch = sketch) -> Work:
                 n = float(sketch.leaf.size)
                 return Work(bytes=4.0 * n, operations=2.0 * users * n) + lists(users, scored)
 
-            made.append(Decoder(name, run, (index, sketch), guesses, build_s=built))
+            run = functools.partial(retrieve_leaves, k=k)
+            arrays, parts = (index, sketch), len(sketch.item)
+            decoder = Decoder(name, run, arrays, guesses, True, built, reads=name, parts=parts)
+            made.append(choose_size(decoder, served.validation))
         elif name == "pruned":
             sketch = build_sketch(index, vectors)
             built = time.perf_counter() - started
@@ -181,17 +187,18 @@ def make_decoders(
     return made
 
 
+def choose_size(decoder: Decoder, validation: Validation) -> Decoder:
+    """The decoder that reads as little as is enough on validation."""
+
+    def search(size: int) -> Search:
+        return decoder.resized(size).search
+
+    return decoder.resized(validation.fewest(search, decoder.parts, decoder.reads))
+
+
 def unit_digits(index: Index) -> Index:
     """The same IDs, all embeddings of digits of unit length, as RPG's are."""
     fine = index.tables.fine
     length = jnp.linalg.norm(fine, axis=-1, keepdims=True)
     tables = dataclasses.replace(index.tables, fine=fine / jnp.maximum(length, 1e-9))
     return dataclasses.replace(index, tables=tables)
-
-
-def inverted(
-    index: Index, probes: int, k: int, work: Callable[[int, float], Work] | None = None
-) -> Decoder:
-    """`inverted` with so many probes; without `work` where only what it finds is asked."""
-    run = functools.partial(retrieve_inverted, probes=probes, k=k)
-    return Decoder("inverted", run, (index,), work or (lambda users, scored: Work()))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax.data.source import RawDataset
+from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index
+from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.score import Tables
 from semid_jax.eval.model import Model, ReadSide, hdnag_queries
 from semid_jax.eval.probing import probes_for_recall
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.searching import Queries, some_vectors
+from semid_jax.eval.searching import Queries, Search, run_search, some_vectors
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.quantize.fit import encode_items
 from semid_jax.recommenders.common import release, section
@@ -24,6 +28,29 @@ from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import ItemFeatures
 
 SAMPLE_SEED = 0  # of the users: the same in every run
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """Users on validation, by whom the sizes of searches are chosen.
+
+    Attributes:
+      queries: of U users.
+      best: int32[U, k], their exact lists.
+      recall: share of those that a search is to find.
+    """
+
+    queries: Queries
+    best: np.ndarray
+    recall: float
+
+    def fewest(self, search: Callable[[int], Search], parts: int, name: str) -> int:
+        """How many cells or leaves a search must read, see `probes_for_recall`."""
+        asked = self.queries, self.best, search, parts, self.recall, name
+        chosen, missed = probes_for_recall(*asked)
+        found = f"{100 - 100 * missed[chosen].mean:.1f} % of the exact lists on validation"
+        print(f"decode_speed: {chosen:,} of {parts:,} {name} hold {found}")
+        return chosen
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +63,7 @@ class Served:
       index: with the model's tables.
       side: held-out users.
       queries: of all of them.
-      vectors: float32[S, F], of users on validation: what a decoder may be fitted to.
+      validation: the same users one item before.
       probes: P, chosen on validation.
     """
 
@@ -45,8 +72,13 @@ class Served:
     index: Index
     side: ReadSide
     queries: Queries
-    vectors: np.ndarray
+    validation: Validation
     probes: int
+
+    @functools.cached_property
+    def vectors(self) -> np.ndarray:
+        """float32[S, F], of users on validation: what a decoder may be fitted to."""
+        return some_vectors(self.validation.queries)
 
     def some_queries(self, batch: int, count: int) -> list[Any]:
         """A few batches of users from all over."""
@@ -92,15 +124,15 @@ def serve(
         side, _, _ = read_side(tokenizer, raw.interactions, split, width, chosen)
         return side, hdnag_queries(model, index, side)
 
-    side, queries = asked("validation")
-    probes = config.decode.probes
-    if not probes:
-        of_lists = side, recall, config.decode.k
-        probes, missed = probes_for_recall(queries, index, *of_lists)
-        found = f"{100 - 100 * missed[probes].mean:.1f} % of the exact lists on validation"
-        print(f"decode_speed: {probes} of {index.n_cells} cells hold {found}")
-    vectors = some_vectors(queries)
-    return Served(tokenizer, model, index, *asked("test"), vectors, probes)
+    k, (_, queries) = config.decode.k, asked("validation")
+    best = run_search(queries, functools.partial(retrieve_exact, index, k=k), "search exact").items
+    validation = Validation(queries, best, recall)
+    probes = config.decode.probes or validation.fewest(
+        lambda probes: functools.partial(retrieve_inverted, index, probes=probes, k=k),
+        index.n_cells,
+        "cells",
+    )
+    return Served(tokenizer, model, index, *asked("test"), validation, probes)
 
 
 def build(served: Served, balance: float) -> Index:

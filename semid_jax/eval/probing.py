@@ -1,4 +1,4 @@
-"""How many coarse cells a search probes: the fewest that surely lose no more than is allowed.
+"""How many cells, or leaves, a search reads: the fewest that surely lose no more than is allowed.
 
 What is lost is seen on validation, under the score that ranks. The test split has no say in it. A
 loss hangs on a few users, whose target leaves the list; so its interval counts, not its mean.
@@ -23,7 +23,7 @@ from semid_jax.eval.ranking import ranking_metrics, target_ranks
 from semid_jax.eval.searching import Queries, Search, list_recall, rescoring, run_search
 from semid_jax.eval.users import Users
 
-SHARES = tuple(2.0 ** (-step / 2) for step in range(12, -1, -1))  # of the cells, 1/64 to all
+SHARES = tuple(2.0 ** (-step / 2) for step in range(24, -1, -1))  # of all, 1/4096 to 1
 ONE_SIDED = 1.645  # standard errors below which 95 % of a normal variable lies
 
 
@@ -113,28 +113,33 @@ def search_ndcg(
 
 
 def probes_for_recall(
-    queries: Queries, index: Index, side: Users, recall: float, k: int
+    queries: Queries,
+    best: np.ndarray,
+    search: Callable[[int], Search],
+    parts: int,
+    recall: float,
+    name: str,
 ) -> tuple[int, dict[int, Loss]]:
-    """The fewest probes of `inverted` that surely find so many of the exact lists' items.
+    """The fewest cells, or leaves, in which a search surely finds so much of the exact lists.
 
     What lists have in common is seen on few users, whatever the model is worth.
 
     Args:
-      queries: of the users.
-      index: with the model's tables.
-      side: the users.
+      queries: of U users.
+      best: int32[U, k], their exact lists.
+      search: how many cells or leaves are read to the search.
+      parts: how many there are.
       recall: share of the k best items, by the lower end of its interval.
-      k: items of a list.
+      name: of what is read, for the progress bar.
 
     Returns:
-      P, and the share missed under every P that was tried.
+      How many, and the share missed under every number that was tried.
     """
-    best = run_search(queries, functools.partial(retrieve_exact, index, k=k), "search exact").items
 
     def found(probes: int | None) -> np.ndarray:
         if probes is None:
-            return np.ones(len(side))
-        search = functools.partial(retrieve_inverted, index, probes=probes, k=k)
-        return list_recall(run_search(queries, search, f"search {probes} cells").items, best)
+            return np.ones(len(best))
+        lists = run_search(queries, search(probes), f"search {probes} {name}")
+        return list_recall(lists.items, best)
 
-    return choose_probes(index.n_cells, 1.0 - recall, found)
+    return choose_probes(parts, 1.0 - recall, found)

@@ -178,7 +178,8 @@ def draw_speed(
     Args:
       rows: of the benchmark: "decoder", "batch", "p50_ms", "recall@10"; those without recall are
         left out.
-      curve: points of `inverted` as P grows: "batch", "probes", "p50_ms", "recall@10".
+      curve: points of decoders as they read more: "decoder", "batch", "size", "p50_ms",
+        "recall@10".
       path: the PNG.
     """
     batches = sorted({row["batch"] for row in rows})
@@ -188,9 +189,11 @@ def draw_speed(
     figure = _figure(5.2 * len(batches), 4.0)
     for panel, batch in enumerate(batches, 1):
         axes = figure.add_subplot(1, len(batches), panel)
-        line = sorted((p for p in curve if p["batch"] == batch), key=lambda p: p["probes"])
-        axes.plot([p["p50_ms"] for p in line], [p["recall@10"] for p in line], color=INK,
-                  linewidth=1.8, marker=".", label="inverted, as P grows", zorder=2)  # fmt: skip
+        for name in dict.fromkeys(point["decoder"] for point in curve):
+            line = [p for p in curve if (p["decoder"], p["batch"]) == (name, batch)]
+            line.sort(key=lambda p: p["size"])
+            axes.plot([p["p50_ms"] for p in line], [p["recall@10"] for p in line], linewidth=1.8,
+                      marker=".", color=colours[name], zorder=2)  # fmt: skip
         for row in (row for row in worth if row["batch"] == batch):
             axes.plot(row["p50_ms"], row["recall@10"], "o", color=colours[row["decoder"]],
                       markersize=9, label=row["decoder"], zorder=3)  # fmt: skip
