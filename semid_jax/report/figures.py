@@ -193,7 +193,8 @@ def draw_speed(
             line = [p for p in curve if (p["decoder"], p["batch"]) == (name, batch)]
             line.sort(key=lambda p: p["size"])
             axes.plot([p["p50_ms"] for p in line], [p["recall@10"] for p in line], linewidth=1.8,
-                      marker=".", color=colours[name], zorder=2)  # fmt: skip
+                      marker=".", color=colours[name], label=f"{name}, more or less read",
+                      zorder=2)  # fmt: skip
         for row in (row for row in worth if row["batch"] == batch):
             axes.plot(row["p50_ms"], row["recall@10"], "o", color=colours[row["decoder"]],
                       markersize=9, label=row["decoder"], zorder=3)  # fmt: skip
