@@ -38,7 +38,7 @@ SPEED_COLUMNS = (
     Column("p50_ms", "p50 ms", digits=2),
     Column("p95_ms", "p95 ms", digits=2),
     Column("ratio", "faster than exact", digits=2),
-    Column("slower", "slower than trunk + inverted", digits=1),
+    Column("slower", "slower than the fastest trunk + search", digits=1),
     Column("recall@10", "Recall@10 of exact", digits=3),
     Column("ndcg@10", "NDCG@10"),
     Column("search_loss", "lost to exact", percent=True),
