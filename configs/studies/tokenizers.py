@@ -24,7 +24,7 @@ GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
 MODALITIES = {"movielens_1m": ("image", "text"), "amazon_2014": ("attributes", "text")}
 CONFIGS = {"hdnag": "configs/hdnag.py", "gpt2": "configs/baselines/gpt2.py"}
 SHORTER = {
-    ("hdnag", "movielens_1m"): " --config.train.epochs=8 --config.train.max_length=100",
+    ("hdnag", "movielens_1m"): " --config.train.epochs=6 --config.train.max_length=100",
     ("hdnag", "amazon_2014"): " --config.train.epochs=12",
     ("gpt2", "movielens_1m"): " --config.train.epochs=8",
     ("gpt2", "amazon_2014"): " --config.train.epochs=12",
