@@ -114,12 +114,6 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
             row |= {"build_s": built, "build_mib": held}
     curve = trace_sizes(decoders, served, found["exact"], asked)
     phases = trace_phases(served, settings, k, workdir / "profile")
-    own = config.quantize.digits + 1
-    for length, epochs in zip(settings.lengths, settings.epochs, strict=False):
-        release()
-        gpt2 = gpt2_config(config, length or own, epochs)
-        rows += autoregressive_rows(gpt2, workdir, raw, features, served.side.users, rates)
-    finish(rows, raw.interactions.n_items)
     weight = served.model.params["params"]["coarse_weight"]
     of_head = served.side, served.tokenizer.coarse, weight, served.probes
     made = {
@@ -129,7 +123,16 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         "curve": curve,
         "phases": phases,
     }
-    write(workdir, config, made)
+    finish(rows, raw.interactions.n_items)
+    write(workdir, config, made)  # what comes now takes longest
+    own = config.quantize.digits + 1
+    for length, epochs in zip(settings.lengths, settings.epochs, strict=False):
+        release()
+        gpt2 = gpt2_config(config, length or own, epochs)
+        rows += autoregressive_rows(gpt2, workdir, raw, features, served.side.users, rates)
+        finish(rows, raw.interactions.n_items)
+        write(workdir, config, made)
+    show(workdir, made)
 
 
 def trace_phases(
@@ -146,16 +149,7 @@ def trace_phases(
 
 
 def write(workdir: Path, config: ConfigDict, measured: dict[str, Any]) -> None:
-    """The tables in the terminal, the numbers as JSON, the figure."""
-    rows, head = measured["rows"], measured["head"]
-    print("\nDecoders, warm, one process; ratios of medians")
-    print(text_table(rows, shown_columns(SPEED_COLUMNS, rows)))
-    print("\nA step of the trunk and inverted, phase by phase, each waited for")
-    print(text_table(measured["phases"], [Column("batch"), *PHASE_COLUMNS]))
-    print(
-        f"\ncoarse head: entropy {head['coarse_entropy']:.2f} nats, the target is in the probed "
-        f"cells for {head['coarse_recall']:.1%} of the users"
-    )
+    """The numbers as JSON and the figure."""
     made = {
         "machine": provenance.machine(),
         "revision": provenance.revision(),
@@ -167,5 +161,19 @@ def write(workdir: Path, config: ConfigDict, measured: dict[str, Any]) -> None:
     folder = workdir / "results"
     folder.mkdir(parents=True, exist_ok=True)
     disk.write_json(folder / "decode_speed.json", made)
-    print(folder / "decode_speed.json")
-    print(draw_speed(rows, measured["curve"], folder / "decode_speed.png"))
+    draw_speed(measured["rows"], measured["curve"], folder / "decode_speed.png")
+
+
+def show(workdir: Path, measured: dict[str, Any]) -> None:
+    """The tables in the terminal, and where the rest lies."""
+    rows, head = measured["rows"], measured["head"]
+    print("\nDecoders, warm, one process; ratios of medians")
+    print(text_table(rows, shown_columns(SPEED_COLUMNS, rows)))
+    print("\nA step of the trunk and inverted, phase by phase, each waited for")
+    print(text_table(measured["phases"], [Column("batch"), *PHASE_COLUMNS]))
+    print(
+        f"\ncoarse head: entropy {head['coarse_entropy']:.2f} nats, the target is in the probed "
+        f"cells for {head['coarse_recall']:.1%} of the users"
+    )
+    print(workdir / "results" / "decode_speed.json")
+    print(workdir / "results" / "decode_speed.png")
