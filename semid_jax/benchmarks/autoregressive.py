@@ -107,8 +107,8 @@ def gpt2_config(config: ConfigDict, n_items: int, length: int, epochs: int) -> C
 
     Args:
       config: of the benchmark.
-      n_items: N; the first code has about sqrt(N) values, 1,024 of a million items: with 256 as many
-        as 339 items shared what is before the last code, which tells 256 apart.
+      n_items: N; the first code has about sqrt(N) values, 1,024 of a million items: with 256 of
+        them 339 items shared all but the last code, which tells 256 apart.
       length: codes of an item, the last of which tells apart what the others do not.
       epochs: of its training.
     """
