@@ -60,7 +60,7 @@ class DecodeSpeedConfig:
     methods: tuple[str, ...] = METHODS
     batches: tuple[int, ...] = (1, 256)
     users: int = 4096
-    recall: float = 0.95
+    recall: float = 0.99
     seconds: float = 3.0
     lengths: tuple[int, ...] = (4, 0)
     epochs: tuple[int, ...] = (4, 1)
