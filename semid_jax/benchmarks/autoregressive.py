@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from semid_jax.types import ItemFeatures
 
 TABLES = 2  # first levels of `ar_static` that are dense, as in STATIC
 VALIDATED = 1000  # users that early stopping and the choice of the beam look at
-KMEANS_CELLS = 256  # of the first code, at least
+KMEANS_CELLS = 256
 DROPOUT = 0.2
 
 
@@ -102,23 +101,20 @@ def autoregressive_rows(
     return rows
 
 
-def gpt2_config(config: ConfigDict, n_items: int, length: int, epochs: int) -> ConfigDict:
+def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
     """GPT2 with the trunk's sizes, on residual k-means of so many levels less the last.
 
     Args:
       config: of the benchmark.
-      n_items: N; the first code has about sqrt(N) values, 1,024 of a million items: with 256 of
-        them 339 items shared all but the last code, which tells 256 apart.
       length: codes of an item, the last of which tells apart what the others do not.
       epochs: of its training.
     """
     settings, model = config.benchmark, config.model
-    cells = max(KMEANS_CELLS, 2 ** round(math.log2(n_items) / 2))
     made = ConfigDict(config.to_dict())
     made.recommender = "gpt2"
     made.quantize = ConfigDict(
         dataclasses.asdict(
-            QuantizeConfig(kind="residual", cells=cells, digits=length - 2, balance=1e9)
+            QuantizeConfig(kind="residual", cells=KMEANS_CELLS, digits=length - 2, balance=1e9)
         )
     )
     made.model = ConfigDict(

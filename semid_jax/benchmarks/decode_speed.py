@@ -125,10 +125,10 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     }
     finish(rows, raw.interactions.n_items)
     write(workdir, config, made)  # what comes now takes longest
-    own, n_items = config.quantize.digits + 1, raw.interactions.n_items
+    own = config.quantize.digits + 1
     for length, epochs in zip(settings.lengths, settings.epochs, strict=False):
         release()
-        gpt2 = gpt2_config(config, n_items, length or own, epochs)
+        gpt2 = gpt2_config(config, length or own, epochs)
         rows += autoregressive_rows(gpt2, workdir, raw, features, served.side.users, rates)
         finish(rows, raw.interactions.n_items)
         write(workdir, config, made)
