@@ -118,7 +118,13 @@ def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, caps
         record(results, "hdnag", seed, ndcg)
     (results / "decode_speed").mkdir()
     (results / "decode_speed" / "laptop.json").write_text(
-        json.dumps({"machine": "laptop", "rows": [{"decoder": "exact", "p50_ms": 1.234}]})
+        json.dumps(
+            {
+                "machine": "laptop",
+                "revision": "abc",
+                "rows": [{"decoder": "exact", "n_items": 1000, "p50_ms": 1.234}],
+            }
+        )
     )
     assert load_speed(results)[0]["machine"] == "laptop"
     page.write_text(f"# Title\n\n{readme.BEGIN}\nold\n{readme.END}\n\nThe end.\n")
@@ -134,7 +140,7 @@ def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, caps
     assert "old" not in text
     assert "| hdnag | **0.1100** | **0.2200** | 0.0141 | 2 | 1,000 | 2.0 |" in text
     assert text.index("| hdnag |") < text.index("| popularity |")
-    assert "| exact | 1.23 |" in text
+    assert "| exact | 1,000 | 1.23 |" in text
     assert readme.main([*arguments, "--check"]) == 0
     assert readme.main(arguments) == 0
     assert page.read_text() == text

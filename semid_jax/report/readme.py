@@ -142,9 +142,12 @@ def results_markdown(results: Path) -> str:
         machines = sorted({run["machine"] for run in study["runs"]})
         parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
     for speed in load_speed(results):
-        parts.append(f"### decoding speed: {speed['machine']}")
+        parts.append(f"### decoding speed: {speed['rows'][0]['n_items']:,} items")
         columns = shown_columns(SPEED_COLUMNS, speed["rows"])
         parts.append(markdown_table(speed["rows"], columns))
+        parts.append(
+            f"<sub>Measured on {speed['machine']}, revision {speed['revision'][:7]}.</sub>"
+        )
     for speed in load_speed(results, UPDATES):
         parts.append("### update speed")
         parts.append("Semantic IDs that follow a user, read sides of the last T items:")
