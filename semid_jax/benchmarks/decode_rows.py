@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -23,13 +24,7 @@ from semid_jax.eval.searching import overlap, run_search
 from semid_jax.eval.users import Lists, mean_metrics
 
 CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + "
-FACTORS = (
-    0.25,
-    0.5,
-    1.0,
-    2.0,
-    4.0,
-)  # of the size that was chosen
+FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the size that was chosen
 
 
 def accuracy(found: Lists, exact: Lists, side: ReadSide) -> dict[str, float]:
@@ -110,6 +105,15 @@ def time_decoder(
     return row | times(timing, rates.floor_ms(work))
 
 
+def _ask(model: Model, tables: Tables, users: Any) -> Any:
+    return user_query(model, tables, *users)
+
+
+def _answer(run: Callable[..., Retrieved], model: Model, tables: Tables, *more: Any) -> Retrieved:
+    *arrays, users = more
+    return run(*arrays, _ask(model, tables, users))
+
+
 def end_to_end(
     served: Served, decoders: Sequence[Decoder], batch: int, rates: Rates, seconds: float
 ) -> list[dict[str, Any]]:
@@ -133,24 +137,11 @@ def end_to_end(
         archetype: jax.Array = users[3]
         return archetype
 
-    def ask(model: Model, tables: Tables, users: Any) -> Any:
-        return user_query(model, tables, *users)
-
     programs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
-    programs = [(CALL, nothing, ()), (TRUNK, ask, ())]
-    for decoder in decoders:
-        if decoder.reads:
-
-            def answer(
-                model: Model,
-                tables: Tables,
-                *more: Any,
-                run: Callable[..., Retrieved] = decoder.run,
-            ) -> Retrieved:
-                *arrays, users = more
-                return run(*arrays, ask(model, tables, users))
-
-            programs.append((WHOLE + decoder.name, answer, decoder.arrays))
+    programs = [(CALL, nothing, ()), (TRUNK, _ask, ())]
+    for decoder in (decoder for decoder in decoders if decoder.reads):
+        answer = functools.partial(_answer, decoder.run)
+        programs.append((WHOLE + decoder.name, answer, decoder.arrays))
     sizes = served.model.generator.config
     positions = batch * part.history.shape[1]
     work = trunk_work(positions, sizes.width, sizes.layers)
