@@ -5,7 +5,7 @@ import pytest
 
 from semid_jax.quantize import codebook as books
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.quantize.update import nearest_codes, update_codes
+from semid_jax.quantize.update import affordable, nearest_codes, update_codes
 
 N, T, L, D, MARGIN = 3, 7, 4, 8, 0.3
 
@@ -104,6 +104,20 @@ def test_update_agrees_with_a_loop(absolute, budget):
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(ours)[mask], theirs[mask])
         np.testing.assert_array_equal(np.asarray(ours)[~mask], theirs[~mask])
+
+
+@pytest.mark.parametrize("most", [0.0, 0.5, 3.0, 7.0, 40.0, 1e6])
+def test_what_is_affordable_is_what_a_sort_says(most):
+    rng = np.random.default_rng(0)
+    key = rng.choice([0.0, 1e-30, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0], (5, 30)).astype(np.float32)
+    key[4] = 0.5  # nothing but ties
+    cost = rng.choice([0.0, 1.0, 5.0], (5, 30)).astype(np.float32)
+    found = np.asarray(affordable(key, cost, np.full((5, 1), most, np.float32)))
+    for row in range(5):
+        order = np.argsort(key[row], kind="stable")
+        expected = np.zeros(30, bool)
+        expected[order] = np.cumsum(cost[row][order]) <= most
+        np.testing.assert_array_equal(found[row], expected)
 
 
 @pytest.mark.parametrize("absolute", [True, False])
