@@ -73,7 +73,7 @@ PRESETS: dict[str, Preset] = {
     },
     "tiny": {
         "data": {"name": "synthetic", "expand": 300},
-        "synthetic": {"users": 120, "items": 200, "topics": 6},
+        "synthetic": {"n_users": 120, "n_items": 200, "topics": 6},
         "tokenizer": {"archetypes": 1, "steps": 20, "width": 32, "candidates": 128},
         "quantize": {"digits": 4, "codewords": 16, "iterations": 3, "rotation_iterations": 1},
         "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},

@@ -33,7 +33,7 @@ PRESETS: dict[str, Preset] = {
     },
     "tiny": {
         "data": {"name": "synthetic"},
-        "synthetic": {"users": 300, "items": 200, "topics": 6},
+        "synthetic": {"n_users": 300, "n_items": 200, "topics": 6},
         "tokenizer": {"steps": 40, "width": 32, "archetypes": 4, "candidates": 128},
         "quantize": {
             "digits": 8,

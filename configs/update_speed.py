@@ -21,13 +21,13 @@ from semid_jax.tokenizers.registry import SECTIONS as TOKENIZERS
 PRESETS: dict[str, Preset] = {
     "synthetic": {
         "data": {"name": "synthetic"},
-        "synthetic": {"users": 600, "items": 100_000},
+        "synthetic": {"n_users": 600, "n_items": 100_000},
         "tokenizer": {"steps": 60},
         "quantize": {"iterations": 5, "rotation_iterations": 2},
     },
     "tiny": {
         "data": {"name": "synthetic"},
-        "synthetic": {"users": 120, "items": 200, "topics": 6},
+        "synthetic": {"n_users": 120, "n_items": 200, "topics": 6},
         "tokenizer": {"steps": 20, "width": 32, "archetypes": 4, "candidates": 128},
         "quantize": {"digits": 8, "codewords": 32, "iterations": 3, "rotation_iterations": 1},
         "benchmark": {"batches": (1, 4), "seconds": 0.1},

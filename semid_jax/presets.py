@@ -46,7 +46,7 @@ SEQUENCE_BASELINES: Mapping[str, Preset] = {
     },
     "tiny": {
         "data": {"name": "synthetic"},
-        "synthetic": {"users": 300, "items": 200, "topics": 6},
+        "synthetic": {"n_users": 300, "n_items": 200, "topics": 6},
         "train": {"epochs": 2, "batch_size": 32, "group": 8},
     },
 }

@@ -121,7 +121,7 @@ def test_shared_digits_mean_nothing_in_an_archetypes_space():
 
 
 def test_shared_digits_are_those_of_the_static_tokenizer():
-    raw = generate(SyntheticConfig(users=30, items=60, topics=4))
+    raw = generate(SyntheticConfig(n_users=30, n_items=60, topics=4))
     known = train_items(raw.interactions)
     features, _ = fit_transform(raw.catalogue, known, FeaturesConfig())
     pmat = PmatConfig(

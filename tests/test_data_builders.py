@@ -25,7 +25,7 @@ def with_tokens() -> RawDataset:
 
 @pytest.fixture(scope="module")
 def world() -> RawDataset:
-    return generate(SyntheticConfig(users=40, items=60, topics=4, seed=3))
+    return generate(SyntheticConfig(n_users=40, n_items=60, topics=4, seed=3))
 
 
 @pytest.mark.parametrize("name", ["synthetic", "amazon_2014"])

@@ -225,7 +225,7 @@ def test_read_finds_data_by_environment_and_passes_settings(movielens, monkeypat
     assert data.interactions.user_ids.tolist() == ["3"]
     write_amazon(movielens.parent)
     assert read(DataConfig(name="amazon_2014", category="Beauty")).interactions.n_users == 2
-    world = SyntheticConfig(users=30, items=50, topics=4)
+    world = SyntheticConfig(n_users=30, n_items=50, topics=4)
     assert read(DataConfig(), world).interactions.n_users == 30
 
 

@@ -8,7 +8,7 @@ from semid_jax.data.config import DataConfig, read
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.types import InputError
 
-WORLD = SyntheticConfig(users=80, items=60, topics=6)
+WORLD = SyntheticConfig(n_users=80, n_items=60, topics=6)
 N, LARGE = 60, 500
 
 

@@ -14,6 +14,8 @@ import semid_jax
 from semid_jax import launch
 from semid_jax.types import InputError
 
+CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+SHIPPED = [path for path in sorted(CONFIGS.rglob("*.py")) if path.parent.name != "studies"]
 CONFIG_FILE = """
 from ml_collections import ConfigDict
 from semid_jax.types import InputError
@@ -91,6 +93,15 @@ def test_overrides_reach_the_stages_typed_and_locked(file: Path, calls: list[tup
 def test_untouched_configuration_is_the_files(file: Path) -> None:
     config, _ = launch.resolve([f"--config={file}"])
     assert config.to_dict() == launch.load_config(file).to_dict()
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_every_setting_of_a_shipped_configuration_can_be_given(path: Path) -> None:
+    shipped = launch.load_config(path)
+    settings = launch.flatten(shipped)
+    arguments = [f"--config.{key}={value}" for key, value in settings.items()]
+    config, _ = launch.resolve([f"--config={path}", *arguments])
+    assert config.to_dict() == shipped.to_dict()
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_difference_is_over_users_whatever_their_order_seeds_averaged(tmp_path, 
 
 
 def test_users_who_drift_are_compared_by_themselves(tmp_path, capsys):
-    world = generate(SyntheticConfig(users=4, items=40, topics=3))
+    world = generate(SyntheticConfig(n_users=4, n_items=40, topics=3))
     world.truth["drift_kind"] = np.array([0, 2, 1, 0])
     for name in ("w", "steady"):
         (tmp_path / name / "data").mkdir(parents=True)
@@ -87,7 +87,7 @@ def test_users_who_drift_are_compared_by_themselves(tmp_path, capsys):
     assert found["users"] == 2
     assert found["difference"] == pytest.approx(0.25)
     assert found["dataset"] == "amazon_2014/Beauty, users who drift"
-    few = generate(SyntheticConfig(users=3, items=40, topics=3))
+    few = generate(SyntheticConfig(n_users=3, n_items=40, topics=3))
     builders.write(few, tmp_path / "steady" / "data", "synthetic")
     assert compare.main([*arguments[:-1], f"--drifted={tmp_path / 'steady'}"]) == 2
     assert "4 users, not 3" in capsys.readouterr().err

@@ -16,7 +16,7 @@ from semid_jax.stages import CHECKS, settle
 from semid_jax.types import InputError
 
 # With a dense term: S1 is evaluated on the way to S2, which is calibrated.
-TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.users=200"]
+TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.n_users=200"]
 TINY += ["--config.model.dense=free"]
 
 

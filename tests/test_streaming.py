@@ -32,7 +32,7 @@ BOOK = QuantizeConfig(digits=6, shared=2, codewords=8, iterations=3, rotation_it
 
 @pytest.fixture(scope="module")
 def world():
-    raw = generate(SyntheticConfig(users=40, items=80, topics=4))
+    raw = generate(SyntheticConfig(n_users=40, n_items=80, topics=4))
     interactions = raw.interactions
     features, _ = fit_transform(raw.catalogue, train_items(interactions), FeaturesConfig())
     tokenizer = make_tokenizer(features, interactions, CONFIG, BOOK, T, 0)
@@ -237,7 +237,7 @@ def test_the_more_may_move_the_more_does(world):
 
 
 def test_ablations_switch_off_what_they_name():
-    raw = generate(SyntheticConfig(users=60, items=80, topics=4))
+    raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
     features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
     config = dataclasses.replace(CONFIG, uniform=True, gated=False)
     plain = make_tokenizer(features, raw.interactions, config, BOOK, T, 0)

@@ -9,7 +9,7 @@ from semid_jax.data.oracle import oracle_ndcg, posterior_alpha, simplex_grid
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.types import InputError
 
-SMALL = SyntheticConfig(users=400, items=300, topics=6, seed=1)
+SMALL = SyntheticConfig(n_users=400, n_items=300, topics=6, seed=1)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_choices_follow_p(world, monkeypatch, cells):
     vectors = choices.directions(
         truth["alpha_start"][:5], truth["taste_start"][:5], truth["prototypes"], False
     )
-    flat = truth["e_true"].reshape(SMALL.items + 1, -1)
+    flat = truth["e_true"].reshape(SMALL.n_items + 1, -1)
     bias = choices.log_popularity(truth["popularity"], SMALL.gamma)
     draws = 20_000
     segment = np.tile([0, 3], draws)
@@ -75,7 +75,7 @@ def test_expected_ndcg_against_sorting(world):
 
 @pytest.mark.parametrize("control", [False, True])
 def test_oracle_ndcg_is_in_range(control):
-    config = SyntheticConfig(users=1000, items=800, topics=8, control=control)
+    config = SyntheticConfig(n_users=1000, n_items=800, topics=8, control=control)
     assert 0.2 < oracle_ndcg(generate(config).truth) < 0.3
 
 
@@ -124,14 +124,14 @@ def test_vectors_are_unit_and_views_are_partly_missing(world):
     assert np.all(lacking.all(axis=2) == lacking.any(axis=2))
     assert not lacking[:, 1:].all(axis=(0, 2)).any()
     assert lacking[:, 1:].mean() == pytest.approx(SMALL.missing_rate, abs=0.02)
-    many = generate(SyntheticConfig(users=20, items=500, topics=3, missing_rate=0.9))
+    many = generate(SyntheticConfig(n_users=20, n_items=500, topics=3, missing_rate=0.9))
     lacking = np.stack([np.isnan(table[1:, 0]) for table in many.catalogue.vectors.values()])
     assert not lacking.all(axis=0).any()
 
 
 def test_popularity_is_long_tailed_and_lengths_spread(world):
     shares = np.sort(world.truth["popularity"][1:])[::-1]
-    assert shares[: SMALL.items // 5].sum() > 0.5 * shares.sum()
+    assert shares[: SMALL.n_items // 5].sum() > 0.5 * shares.sum()
     lengths = world.interactions.lengths
     assert lengths.mean() == pytest.approx(SMALL.mean_length, rel=0.15)
     assert lengths.min() >= 5
@@ -145,7 +145,7 @@ def test_the_seed_decides_everything(world):
     np.testing.assert_array_equal(again.interactions.items, world.interactions.items)
     for name, table in world.catalogue.vectors.items():
         np.testing.assert_array_equal(again.catalogue.vectors[name], table)
-    other = generate(SyntheticConfig(users=400, items=300, topics=6, seed=2))
+    other = generate(SyntheticConfig(n_users=400, n_items=300, topics=6, seed=2))
     assert not np.array_equal(other.truth["alpha_end"], world.truth["alpha_end"])
 
 
@@ -155,7 +155,7 @@ def test_control_world_has_weights_that_choices_ignore(world):
     used = choices.directions(alpha, taste, prototypes, control=True)
     equal = choices.directions(np.full_like(alpha, 1 / 3), taste, prototypes, control=False)
     np.testing.assert_allclose(used, equal)
-    control = generate(SyntheticConfig(users=60, items=100, topics=4, control=True))
+    control = generate(SyntheticConfig(n_users=60, n_items=100, topics=4, control=True))
     assert bool(control.truth["control"])
     assert np.std(control.truth["alpha_end"]) > 0.1
     inferred = posterior_alpha(
@@ -167,8 +167,8 @@ def test_control_world_has_weights_that_choices_ignore(world):
 @pytest.mark.parametrize("knows_drift", [True, False])
 def test_posterior_against_a_slow_sum(knows_drift):
     config = SyntheticConfig(
-        users=24,
-        items=30,
+        n_users=24,
+        n_items=30,
         topics=3,
         modalities=("audio", "text"),
         drift_alpha_share=0.3,
@@ -219,7 +219,7 @@ def test_grid_is_even_on_the_simplex():
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
-        ("items", 5, r"synthetic.items = 5: set it between 20 and inf"),
+        ("n_items", 5, r"synthetic.n_items = 5: set it between 20 and inf"),
         ("drift_alpha_share", 0.9, r"synthetic.drift_alpha_share = 0.9"),
         ("missing_rate", 1.0, r"synthetic.missing_rate = 1.0"),
         ("modalities", (), r"synthetic.modalities = \(\)"),
@@ -228,7 +228,7 @@ def test_grid_is_even_on_the_simplex():
 )
 def test_impossible_worlds_are_named(field, value, message):
     with pytest.raises(InputError, match=message):
-        generate(SyntheticConfig(**{"users": 20, "items": 100, "topics": 3, field: value}))
+        generate(SyntheticConfig(**{"n_users": 20, "n_items": 100, "topics": 3, field: value}))
 
 
 def test_oracle_refuses_what_it_cannot_sum(world):

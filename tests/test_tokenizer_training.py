@@ -19,7 +19,7 @@ CONFIG = PmatConfig(width=16, steps=6, batch_size=8, positions=4, candidates=64)
 
 
 def test_two_devices_train_as_one():
-    raw = generate(SyntheticConfig(users=60, items=80, topics=4))
+    raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
     features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
     one, two = (
         fit_pmat(features, raw.interactions, CONFIG, 30, 0, jax.devices()[:n]) for n in (1, 2)
@@ -32,7 +32,7 @@ def test_two_devices_train_as_one():
 
 
 def test_what_z_learns_does_not_reach_the_perceiver():
-    raw = generate(SyntheticConfig(users=60, items=80, topics=4))
+    raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
     features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
     module = Pmat(features.modalities, CONFIG)
     inputs = make_inputs(features, raw.interactions, CONFIG.width)

@@ -35,7 +35,7 @@ SMALL = {"rqvae": RQVAE, "mql4grec": RQVAE, "fusid": FUSID, "mmq": MMQ, "pctx": 
 
 @pytest.fixture(scope="module")
 def world():
-    raw = generate(SyntheticConfig(users=80, items=120, topics=4))
+    raw = generate(SyntheticConfig(n_users=80, n_items=120, topics=4))
     features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
     return features, raw.interactions
 

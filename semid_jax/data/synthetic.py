@@ -51,8 +51,8 @@ class SyntheticConfig:
     """A world's size and laws.
 
     Attributes:
-      users: U.
-      items: N.
+      n_users: U.
+      n_items: N.
       topics: topics of items, and tastes of a user per modality.
       mean_length: interactions per user, about; the shortest history has 5.
       modalities: names, M of them.
@@ -70,8 +70,8 @@ class SyntheticConfig:
       seed: of everything.
     """
 
-    users: int = 3000
-    items: int = 2000
+    n_users: int = 3000
+    n_items: int = 2000
     topics: int = 14
     mean_length: float = 35.0
     modalities: tuple[str, ...] = ("audio", "image", "text")
@@ -107,20 +107,20 @@ def generate(config: SyntheticConfig) -> RawDataset:
     _check(config)
     rng = np.random.default_rng(config.seed)
     topic, e_true, prototypes = draw_items(config, rng)
-    popularity = np.zeros(config.items + 1, np.float32)
-    ranks = rng.permutation(config.items)
+    popularity = np.zeros(config.n_items + 1, np.float32)
+    ranks = rng.permutation(config.n_items)
     popularity[1:] = (ranks + 10.0) ** -config.popularity_exponent
     users = draw_users(config, rng)
 
     start = directions(users["alpha_start"], users["taste_start"], prototypes, config.control)
     end = directions(users["alpha_end"], users["taste_end"], prototypes, config.control)
-    flat = e_true.reshape(config.items + 1, -1)
+    flat = e_true.reshape(config.n_items + 1, -1)
     bias = log_popularity(popularity, config.gamma)
     beta = fit_beta(end, flat, bias, config.oracle_ndcg)
 
     lengths = users.pop("length")
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    user = np.repeat(np.arange(config.users), lengths)
+    user = np.repeat(np.arange(config.n_users), lengths)
     position = np.arange(offsets[-1]) - offsets[user]
     drifted = (users["drift_kind"][user] != NO_DRIFT) & (position >= users["drift_time"][user])
     items = choose_items(
@@ -128,7 +128,7 @@ def generate(config: SyntheticConfig) -> RawDataset:
         flat,
         bias,
         beta,
-        segment=user + config.users * drifted,
+        segment=user + config.n_users * drifted,
         uniform=rng.random(len(user)),
     )
     gaps = rng.exponential(36 * 3600.0, len(user)).astype(np.int64) + 1
@@ -137,11 +137,11 @@ def generate(config: SyntheticConfig) -> RawDataset:
 
     catalogue = observe(config, topic, e_true, rng)
     interactions = Interactions(
-        user_ids=np.char.add("u", _numbers(config.users)),
+        user_ids=np.char.add("u", _numbers(config.n_users)),
         items=items,
         offsets=offsets,
         times=times,
-        n_items=config.items,
+        n_items=config.n_items,
     )
     truth = {
         **users,
@@ -163,8 +163,8 @@ def generate(config: SyntheticConfig) -> RawDataset:
 
 def _check(config: SyntheticConfig) -> None:
     ranges = {
-        "users": (1, np.inf),
-        "items": (20, np.inf),
+        "n_users": (1, np.inf),
+        "n_items": (20, np.inf),
         "topics": (2, np.inf),
         "mean_length": (5, np.inf),
         "latent": (2, np.inf),
@@ -195,12 +195,12 @@ def draw_items(
     shape = (len(config.modalities), config.latent)
     # A unit factor per topic, under a random projection, is a random direction per modality.
     prototypes = _unit(rng.standard_normal((config.topics, *shape), np.float32))
-    topic = np.full(config.items + 1, -1, np.int32)
-    topic[1:] = rng.integers(config.topics, size=config.items)
-    own = rng.standard_normal((config.items, *shape), np.float32)
+    topic = np.full(config.n_items + 1, -1, np.int32)
+    topic[1:] = rng.integers(config.topics, size=config.n_items)
+    own = rng.standard_normal((config.n_items, *shape), np.float32)
     own *= np.sqrt(config.private_share / config.latent, dtype=np.float32)
     shared = np.sqrt(1 - config.private_share, dtype=np.float32) * prototypes
-    e_true = np.zeros((config.items + 1, *shape), np.float32)
+    e_true = np.zeros((config.n_items + 1, *shape), np.float32)
     e_true[1:] = _unit(shared[topic[1:]] + own)
     return topic, e_true, prototypes
 
@@ -211,7 +211,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
 
 def draw_users(config: SyntheticConfig, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """Draws weights, tastes, drifts and lengths; see `generate` for names and shapes."""
-    n_users, n_modalities = config.users, len(config.modalities)
+    n_users, n_modalities = config.n_users, len(config.modalities)
     alpha = rng.dirichlet(np.ones(n_modalities), n_users)
     taste = rng.integers(config.topics, size=(n_users, n_modalities))
     kind = rng.choice(
@@ -280,7 +280,7 @@ def observe(
 
     No item lacks all modalities.
     """
-    n_items, n_modalities = config.items, len(config.modalities)
+    n_items, n_modalities = config.n_items, len(config.modalities)
     missing = rng.random((n_items, n_modalities)) < config.missing_rate
     bare = np.flatnonzero(missing.all(axis=1))
     missing[bare, rng.integers(n_modalities, size=len(bare))] = False
