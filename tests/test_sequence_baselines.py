@@ -120,7 +120,8 @@ def test_the_cloze_task_masks_real_places_the_last_or_some():
 def launch(model, workdir, *options):
     command = [
         sys.executable, "-m", "semid_jax.launch", f"--config=configs/baselines/{model}.py:tiny",
-        "--config.synthetic.n_users=120", "--config.train.epochs=1", f"--workdir={workdir}", *options,
+        "--config.synthetic.n_users=120", "--config.train.epochs=1", f"--workdir={workdir}",
+        *options,
     ]  # fmt: skip
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "TQDM_DISABLE": "1"}
     done = subprocess.run(
