@@ -9,7 +9,7 @@ from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.leaves import leaf_scores, retrieve_leaves
 from semid_jax.decode.sketch import build_sketch
-from semid_jax.decode.turns import BYTES
+from semid_jax.turns import BYTES
 
 
 @pytest.mark.parametrize("kind", KINDS)

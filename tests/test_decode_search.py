@@ -12,7 +12,7 @@ from semid_jax.decode.exact import cell_masses, exact_rank, retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.score import item_vectors, make_query, score_entries, score_gathered
-from semid_jax.decode.turns import BYTES
+from semid_jax.turns import BYTES
 
 
 @pytest.mark.parametrize(

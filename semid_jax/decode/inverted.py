@@ -14,7 +14,7 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.topk import top_k_ties
-from semid_jax.decode.turns import codes_in_turns
+from semid_jax.turns import cached_turns
 
 
 @struct.dataclass
@@ -54,7 +54,7 @@ def retrieve_inverted(index: Index, query: Query, probes: int, k: int) -> Retrie
         scores = score_blocks(fine, probed, index.blocks.fine[probed.block], index.blocks)
         return best_of_blocks(index, probed, scores, k)
 
-    items, scores = codes_in_turns(search, (query.fine, probed), each)
+    items, scores = cached_turns(search, (query.fine, probed), each)
     return Retrieved(items, scores, probed.entries)
 
 

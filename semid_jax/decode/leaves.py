@@ -23,7 +23,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import Sketch
 from semid_jax.decode.topk import ItemsAt, top_k_ties
-from semid_jax.decode.turns import codes_in_turns
+from semid_jax.turns import cached_turns
 
 
 @functools.partial(jax.jit, static_argnames=("leaves", "k"))
@@ -56,7 +56,7 @@ def retrieve_leaves(index: Index, sketch: Sketch, query: Query, leaves: int, k: 
 
     of_users = dataclasses.replace(query, dense=None), which
     each = leaves * sketch.block * sketch.fine.shape[1]
-    found: Retrieved = codes_in_turns(search, of_users, each)
+    found: Retrieved = cached_turns(search, of_users, each)
     return found
 
 

@@ -21,7 +21,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query
 from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
 from semid_jax.decode.topk import top_k_ties
-from semid_jax.decode.turns import in_turns
+from semid_jax.turns import in_turns
 
 PAYS = 0.15  # of the blocks: if more of them survive the bound, everything is scored
 # Users of a batch: for fewer, reading the short vectors takes longer than look-ups in tables that

@@ -7,6 +7,7 @@ kept, and a stream, cut where one likes, gives the states of one go. Design part
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import jax
@@ -21,6 +22,7 @@ from semid_jax.quantize.codebook import Codebook, encode_coarse
 from semid_jax.quantize.update import nearest_codes, update_codes
 from semid_jax.train.readings import make_perceiver
 from semid_jax.train.semantic_ids import Tokenizer
+from semid_jax.turns import cached_turns
 from semid_jax.types import InputError
 
 
@@ -148,12 +150,23 @@ def drifted_codes(
     Returns:
       (coarse int32[B, T], fine uint8[B, T, L]) before the update, and the same after it.
     """
+    _, modalities, D = streamer.views.h.shape
+    each = 4 * history.shape[1] * D * (modalities + 8)  # h, z, cells and codewords, twice both
+    serve = functools.partial(_drifted_codes, streamer)
+    before, after = cached_turns(serve, (history, earlier, old, archetype), each)
+    return before, after
+
+
+def _drifted_codes(
+    streamer: Streamer, of_users: tuple[jax.Array, ...]
+) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """`drifted_codes` of so many users that what they take fits the cache."""
+    history, earlier, old, archetype = of_users
     column = jnp.where(earlier, old[:, None], archetype[:, None])
     before = streamer.coarse[column, history], streamer.fine[column, history]
-    if streamer.book.kind != "hierarchical":
-        now = archetype[:, None]
-        return before, (streamer.coarse[now, history], streamer.fine[now, history])
     now, book = archetype[:, None], streamer.book
+    if book.kind != "hierarchical":
+        return before, (streamer.coarse[now, history], streamer.fine[now, history])
     z = see(streamer.views, now, history)
     if book.absolute:
         target = streamer.cell[now, history], streamer.fine[now, history][..., : book.digits]
