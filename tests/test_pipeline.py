@@ -87,6 +87,19 @@ def test_every_view_is_drawn_equally_often(interactions, archetypes):
     assert np.all(np.abs(often / often.mean() - 1) < 0.35)  # 4 deviations of 300 draws at .35
 
 
+def test_an_epoch_has_as_many_targets_as_without_archetypes(interactions, archetypes):
+    plain = TrainBatches(interactions, CONFIG)
+    assert plain.n_windows == len(cut_windows(interactions, CONFIG.max_length))
+    wanted = sum(count_targets(batch) for batch in epoch_of(plain))
+    views = TrainBatches(interactions, CONFIG, archetypes)
+    epochs = 100
+    found = [
+        sum(count_targets(batch) for batch in epoch_of(views, epoch)) for epoch in range(epochs)
+    ]
+    assert views.n_windows > plain.n_windows
+    assert np.mean(found) == pytest.approx(wanted, rel=0.05)
+
+
 def test_sliding_windows_have_one_target_each_and_all_that_was_before(interactions):
     windows = slide_windows(interactions, 20)
     expected = [

@@ -60,6 +60,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
+    @property
+    def n_targets(self) -> int:
+        """Positions that may bear loss, of all windows together."""
+        return int(np.sum(self.end - self.first_target))
+
 
 @dataclasses.dataclass(frozen=True)
 class EpochPlan:
@@ -141,8 +146,8 @@ def view_windows(windows: Windows, archetype_before: np.ndarray) -> Windows:
 def plan_epoch(windows: Windows, size: int, config: PipelineConfig, epoch: int) -> EpochPlan:
     """Lays out one epoch: rows of a group share an archetype, groups of a batch a bucket.
 
-    An epoch takes as many views as there are windows, drawn from all views alike: were each window
-    to give one, views would count less the more of them it has, which hangs on later items.
+    Views are drawn from all alike: were each window to give one, views would count less the more of
+    them it has, which hangs on later items.
 
     What is left over in a bucket moves to the next longer one, so at most one group per archetype
     and one batch per epoch has to be filled up, with rows that bear no loss. The number of batches
@@ -248,11 +253,13 @@ class TrainBatches:
         self._items = interactions.items
         cut = slide_windows if config.sliding else cut_windows
         self._windows = cut(interactions, config.max_length)
-        self.n_windows = len(self._windows)  # of one epoch
-        if not self.n_windows:
+        if not len(self._windows):
             raise InputError("data: every history is 3 items long, nothing to train on; give more")
+        targets = self._windows.n_targets
         if archetype_before is not None:
             self._windows = view_windows(self._windows, archetype_before)
+        # Of one epoch: as many targets as without archetypes, in as many views as that takes.
+        self.n_windows = round(len(self._windows) * targets / self._windows.n_targets)
         self._belief_before = belief_before
         self._config = config
         self._plans: dict[int, EpochPlan] = {}
