@@ -34,6 +34,7 @@ from semid_jax.report.readme import UPDATE_COLUMNS
 from semid_jax.report.tables import text_table
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.streaming import Streamer, StreamState, begin, make_streamer, update
+from semid_jax.turns import cached_turns
 from semid_jax.types import InputError, Interactions, ItemFeatures
 
 DRIFT = "update, all drift"
@@ -182,10 +183,20 @@ def time_encodings(
         return codebook.encode(book, fuse(h, mask[items], *seen))
 
     batch, width = state.history.shape
-    of_items = jax.jit(codes)
-    flat = state.history.reshape(-1)
-    each = jnp.repeat(alpha, width, axis=0), jnp.repeat(gate, width, axis=0)
-    read_sides = functools.partial(of_items, known, catalogue, flat, *each)
+    modalities, D = alpha.shape[1], gate.shape[1]
+    each = 4 * width * D * (4 * modalities + 4)  # x, e, h and what is between them, z, its parts
+
+    def of_some(known: Any, catalogue: Any, users: tuple[jax.Array, ...]) -> Any:
+        items, *seen = users
+        wide = (jnp.repeat(a, width, axis=0) for a in seen)
+        made = codes(known, catalogue, items.reshape(-1), *wide)
+        return jax.tree.map(lambda a: a.reshape(len(items), width, *a.shape[1:]), made)
+
+    @jax.jit
+    def of_read_sides(known: Any, catalogue: Any, users: tuple[jax.Array, ...]) -> Any:
+        return cached_turns(functools.partial(of_some, known, catalogue), users, each)
+
+    read_sides = functools.partial(of_read_sides, known, catalogue, (state.history, alpha, gate))
 
     rows = len(streamer.perceiver.mask)
     size = min(CHUNK, rows)
