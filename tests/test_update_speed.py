@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from semid_jax import launch
-from semid_jax.benchmarks.timing import time_calls
+from semid_jax.benchmarks.timing import ROUNDS, time_calls, time_in_turn
 from semid_jax.report.readme import results_markdown
 from semid_jax.report.records import load_records
 
@@ -18,6 +18,13 @@ def test_every_call_but_the_first_is_timed():
     assert timing.calls == 3
     assert 0 <= timing.p50_ms <= timing.p95_ms
     assert timing.first_s >= 0
+
+
+def test_functions_to_be_compared_are_timed_in_turn():
+    calls = []
+    timings = time_in_turn([lambda: calls.append("a"), lambda: calls.append("b")], seconds=0.0)
+    assert calls == ["a", "b"] * (1 + ROUNDS)  # the first of each compiles
+    assert [timing.calls for timing in timings] == [ROUNDS, ROUNDS]
 
 
 @pytest.mark.slow

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 
+ROUNDS = 5  # of `time_in_turn`
+
 
 @dataclasses.dataclass(frozen=True)
 class Timing:
@@ -37,16 +39,41 @@ def time_calls(call: Callable[[], Any], seconds: float = 2.0, least: int = 5) ->
       seconds: goes on until so much time has passed.
       least: calls at least.
     """
+    first = _once(call)
+    return _timing(first, _again(call, seconds, least))
 
-    def once() -> float:
-        started = time.perf_counter()
-        jax.block_until_ready(call())
-        return time.perf_counter() - started
 
-    first = once()
+def time_in_turn(calls: Sequence[Callable[[], Any]], seconds: float) -> list[Timing]:
+    """`time_calls` of functions to be compared, in rounds.
+
+    So a machine's slower moments meet all of them.
+
+    Args:
+      calls: without arguments.
+      seconds: for each, of all rounds together.
+    """
+    first = [_once(call) for call in calls]
+    rounds = [[_again(call, seconds / ROUNDS, 1) for call in calls] for _ in range(ROUNDS)]
+    taken = [list(itertools.chain(*times)) for times in zip(*rounds, strict=True)]
+    return [_timing(*of_call) for of_call in zip(first, taken, strict=True)]
+
+
+def _once(call: Callable[[], Any]) -> float:
+    """Seconds of a call, its result waited for."""
+    started = time.perf_counter()
+    jax.block_until_ready(call())
+    return time.perf_counter() - started
+
+
+def _again(call: Callable[[], Any], seconds: float, least: int) -> list[float]:
+    """Seconds of each call, until they are so many and take so long."""
     taken: list[float] = []
     while len(taken) < least or sum(taken) < seconds:
-        taken.append(once())
+        taken.append(_once(call))
+    return taken
+
+
+def _timing(first: float, taken: list[float]) -> Timing:
     p50, p95 = np.percentile(taken, [50, 95]) * 1e3
     return Timing(float(p50), float(p95), first, len(taken))
 

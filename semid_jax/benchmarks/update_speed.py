@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from semid_jax import disk, provenance
-from semid_jax.benchmarks.timing import Timing, time_calls
+from semid_jax.benchmarks.timing import time_in_turn
 from semid_jax.data.sequences import split_end
 from semid_jax.data.source import RawDataset
 from semid_jax.models.encoders import encode
@@ -39,6 +40,7 @@ from semid_jax.types import InputError, Interactions, ItemFeatures
 
 DRIFT = "update, all drift"
 CHUNK = 8192  # items encoded at once
+Calls = dict[str, Callable[[], Any]]  # what is timed, by name
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +49,7 @@ class UpdateSpeedConfig:
 
     Attributes:
       batches: users per call.
-      seconds: of timed calls, for each line.
+      seconds: of timed calls, for each line; lines of a batch take turns.
       catalogue_users: users of a batch, at most, for whom the whole catalogue is encoded.
     """
 
@@ -74,8 +76,12 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     for batch in settings.batches:
         streamer = make_streamer(tokenizer)
         state, items = full_histories(streamer, raw.interactions, batch, width)
-        rows += time_updates(streamer, state, items, settings)
-        rows += time_encodings(tokenizer, streamer, features, state, settings)
+        calls = updates(streamer, state, items)
+        calls |= encodings(tokenizer, streamer, features, state, settings.catalogue_users)
+        timings = time_in_turn(list(calls.values()), settings.seconds)
+        for work, timing in zip(calls, timings, strict=True):
+            about = {"work": work, "n_items": raw.interactions.n_items, "batch": batch}
+            rows.append({**about, **dataclasses.asdict(timing)})
     base = {row["batch"]: row["p50_ms"] for row in rows if row["work"] == DRIFT}
     for row in rows:
         row["ratio"] = row["p50_ms"] / base[row["batch"]]
@@ -131,43 +137,42 @@ def _at(interactions: Interactions, users: np.ndarray, position: np.ndarray) -> 
     return jnp.asarray(np.where(position >= 0, interactions.items[place], 0), jnp.int32)
 
 
-def time_updates(
-    streamer: Streamer, state: StreamState, items: jax.Array, settings: UpdateSpeedConfig
-) -> list[dict[str, Any]]:
-    """Times one interaction of every user, without drifts and with nothing else.
+def updates(streamer: Streamer, state: StreamState, items: jax.Array) -> Calls:
+    """One interaction of every user, without drifts and with nothing else.
 
     Args:
       streamer: of the run.
       state: of B users.
       items: int32[B], what they choose next.
-      settings: how long to time.
+
+    Raises:
+      InputError: a user cannot be judged.
     """
-    rows = []
+    calls: Calls = {}
     for work, threshold in (("update, no drift", jnp.inf), (DRIFT, -1e30)):
         alert = dataclasses.replace(streamer, threshold=jnp.float32(threshold))
         _, events = update(alert, state, items)
         if bool(jnp.all(events.fired)) != (work == DRIFT):
             raise InputError("data: a history is too short to be judged; name fewer batches")
-        step = functools.partial(update, alert, state, items)
-        rows.append(_row(work, streamer, len(items), time_calls(step, settings.seconds)))
-    return rows
+        calls[work] = functools.partial(update, alert, state, items)
+    return calls
 
 
-def time_encodings(
+def encodings(
     tokenizer: Tokenizer,
     streamer: Streamer,
     features: ItemFeatures,
     state: StreamState,
-    settings: UpdateSpeedConfig,
-) -> list[dict[str, Any]]:
-    """Times encoding from features: every user's read side, and the catalogue.
+    catalogue_users: int,
+) -> Calls:
+    """Encoding from features: every user's read side, and the catalogue.
 
     Args:
       tokenizer: of the run.
       streamer: made of it.
       features: normalised features.
       state: of B users.
-      settings: how long to time, and of how many users the catalogue.
+      catalogue_users: of how many users the catalogue, at most.
     """
     views, module = streamer.views, tokenizer.module
     alpha = views.archetypes.alpha[state.archetype]
@@ -206,18 +211,9 @@ def time_encodings(
     def of_all(known: Any, catalogue: Any, *seen: jax.Array) -> Any:
         return jax.lax.map(lambda items: codes(known, catalogue, items, *seen), every)
 
-    users = min(batch, settings.catalogue_users)
+    users = min(batch, catalogue_users)
 
     def of_users() -> Any:
         return [of_all(known, catalogue, alpha[u : u + 1], gate[u : u + 1]) for u in range(users)]
 
-    few = f"catalogue encoded, {users} of the users"
-    return [
-        _row("read sides encoded", streamer, batch, time_calls(read_sides, settings.seconds)),
-        _row(few, streamer, batch, time_calls(of_users, settings.seconds, least=2)),
-    ]
-
-
-def _row(work: str, streamer: Streamer, batch: int, timing: Timing) -> dict[str, Any]:
-    items = len(streamer.perceiver.mask) - 1
-    return {"work": work, "n_items": items, "batch": batch, **dataclasses.asdict(timing)}
+    return {"read sides encoded": read_sides, f"catalogue encoded, {users} of the users": of_users}

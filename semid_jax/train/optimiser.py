@@ -14,7 +14,7 @@ class TrainConfig:
     """How the generator is trained.
 
     Attributes:
-      epochs: at most so many passes over the training windows.
+      epochs: at most so many times as many targets as the train part has.
       batch_size: B, windows of a batch.
       group: windows that share an archetype; divides batch_size / devices.
       max_length: T.
