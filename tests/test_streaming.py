@@ -20,7 +20,6 @@ from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.train import streaming, tokenizer_arrays
 from semid_jax.train.readings import make_perceiver, read_all
 from semid_jax.train.semantic_ids import make_tokenizer
-from semid_jax.turns import BYTES
 from semid_jax.types import InputError
 
 W, T = 5, 12
@@ -118,16 +117,6 @@ def test_some_users_are_updated_without_the_others(world):
     every[rows] = items
     whole, _ = streaming.update(streamer, state, jnp.asarray(every))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), apart, whole)
-
-
-def test_read_sides_made_in_turns_are_the_same(world, monkeypatch):
-    tokenizer, interactions = world
-    streamer, state, _ = play(tokenizer, interactions, split_end(interactions, "test"))
-    users = (state.history, state.history > 0, state.old, (state.archetype + 1) % CONFIG.archetypes)
-    one = streaming.drifted_codes(streamer, *users)
-    assert (one[0][1] != one[1][1]).any()
-    monkeypatch.setitem(BYTES, "cpu", 1 << 16)  # seven users a turn
-    jax.tree.map(np.testing.assert_array_equal, streaming.drifted_codes(streamer, *users), one)
 
 
 def test_states_are_saved_and_read_back_and_foreign_ones_refused(world, tmp_path):

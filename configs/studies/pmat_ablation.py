@@ -29,9 +29,13 @@ FADING: Settings = {"model.belief": False, "model.likeness": 2.0}
 BELIEF: Settings = {"model.belief": True, "model.likeness": 0.5}
 OWN: Settings = {"quantize.digits": 16, "quantize.shared": 0}
 STATIC: Settings = {"tokenizer.archetypes": 1, **FADING, **OWN, "model.popularity": False}
-# What only one of the two settings can be without.
+# What only one of the two settings can be without; its static tokenizer is the better of two.
 OF_PRESET: dict[str, dict[str, Settings]] = {
-    "synthetic": {"no belief": FADING, "no popularity": {"model.popularity": False}},
+    "synthetic": {
+        "no belief": FADING,
+        "no popularity": {"model.popularity": False},
+        "static tokenizer": {**STATIC, "model.dropout": 0.2, "train.weight_decay": 0.05},
+    },
     "movielens_1m": {"belief": BELIEF},
 }
 CHANGES: dict[str, Settings] = {
@@ -57,7 +61,7 @@ def get_config(preset: str = "synthetic") -> ConfigDict:
     preset = preset or "synthetic"
     if preset not in PMAT:
         raise InputError(f"--config=…:{preset}: unknown study; known are {', '.join(PMAT)}")
-    rows = {"PMAT": {}, **OF_PRESET[preset], **CHANGES}
+    rows = {"PMAT": {}, **CHANGES, **OF_PRESET[preset]}
     arguments = {
         name: " ".join(f"--config.{key}={value}" for key, value in settings.items())
         for name, settings in ((name, {**PMAT[preset], **own}) for name, own in rows.items())

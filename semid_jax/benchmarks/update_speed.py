@@ -178,7 +178,7 @@ def encodings(
     alpha = views.archetypes.alpha[state.archetype]
     gate = views.archetypes.gate[state.archetype]
     catalogue = jax.device_put((features.x, features.present))
-    known = tokenizer.frozen.params, streamer.book, streamer.perceiver.mask
+    known = tokenizer.frozen.params, tokenizer.book, streamer.perceiver.mask
 
     def codes(known: Any, catalogue: Any, items: jax.Array, *seen: jax.Array) -> Any:
         params, book, mask = known

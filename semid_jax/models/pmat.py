@@ -40,7 +40,7 @@ class PmatConfig:
       hold: without a drift a user becomes another archetype only if its squared distance is less
         than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
-      margin: hysteresis; a code moves if it saves this share of the mean squared distance.
+      margin: hysteresis; an item moves if more than this share of its codes are others.
       budget: share of a user's read-side codes that one update may move.
     """
 

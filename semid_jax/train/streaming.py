@@ -7,7 +7,6 @@ kept, and a stream, cut where one likes, gives the states of one go. Design part
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 
 import jax
@@ -16,13 +15,11 @@ import numpy as np
 from flax import serialization, struct, traverse_util
 
 from semid_jax import artifacts
-from semid_jax.models.fusion import ItemViews, assign_archetype, follow_archetype, see
+from semid_jax.models.fusion import ItemViews, assign_archetype, follow_archetype
 from semid_jax.models.stream import Perceiver, UserState, absorb_all, first_state
-from semid_jax.quantize.codebook import Codebook, encode_coarse
-from semid_jax.quantize.update import nearest_codes, update_codes
+from semid_jax.quantize.update import Codes, move_items
 from semid_jax.train.readings import make_perceiver
 from semid_jax.train.semantic_ids import Tokenizer
-from semid_jax.turns import cached_turns
 from semid_jax.types import InputError
 
 
@@ -33,10 +30,8 @@ class Streamer:
     Attributes:
       perceiver: of the crowd.
       views: of the catalogue.
-      book: codebook.
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
-      cell: int32[A, N + 1], the nearest cells; `coarse` may differ, its lists are balanced.
       threshold: float32[], of drift.
       hold: float32[], of an archetype.
       margin: float32[], hysteresis of an update.
@@ -46,10 +41,8 @@ class Streamer:
 
     perceiver: Perceiver
     views: ItemViews
-    book: Codebook
     coarse: jax.Array
     fine: jax.Array
-    cell: jax.Array
     threshold: jax.Array
     hold: jax.Array
     margin: jax.Array
@@ -101,14 +94,11 @@ class Events:
 def make_streamer(tokenizer: Tokenizer) -> Streamer:
     """What it takes to keep users of a tokenizer up to date."""
     config = tokenizer.module.config
-    nearest = [encode_coarse(tokenizer.book, z) for z in tokenizer.points]
     return Streamer(
         make_perceiver(tokenizer.frozen),
         tokenizer.views,
-        tokenizer.book,
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
-        jnp.stack(nearest),
         jnp.asarray(tokenizer.threshold, jnp.float32),
         jnp.float32(config.hold),
         jnp.float32(config.margin),
@@ -137,7 +127,7 @@ def drifted_codes(
     earlier: jax.Array,
     old: jax.Array,
     archetype: jax.Array,
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+) -> tuple[Codes, Codes]:
     """Read sides of users who have drifted: items from before in codes that move, the rest in new.
 
     Args:
@@ -150,31 +140,11 @@ def drifted_codes(
     Returns:
       (coarse int32[B, T], fine uint8[B, T, L]) before the update, and the same after it.
     """
-    _, modalities, D = streamer.views.h.shape
-    each = 4 * history.shape[1] * D * (modalities + 8)  # h, z, cells and codewords, twice both
-    serve = functools.partial(_drifted_codes, streamer)
-    before, after = cached_turns(serve, (history, earlier, old, archetype), each)
-    return before, after
-
-
-def _drifted_codes(
-    streamer: Streamer, of_users: tuple[jax.Array, ...]
-) -> tuple[tuple[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """`drifted_codes` of so many users that what they take fits the cache."""
-    history, earlier, old, archetype = of_users
-    column = jnp.where(earlier, old[:, None], archetype[:, None])
+    column, own = jnp.where(earlier, old[:, None], archetype[:, None]), archetype[:, None]
     before = streamer.coarse[column, history], streamer.fine[column, history]
-    now, book = archetype[:, None], streamer.book
-    if book.kind != "hierarchical":
-        return before, (streamer.coarse[now, history], streamer.fine[now, history])
-    z = see(streamer.views, now, history)
-    if book.absolute:
-        target = streamer.cell[now, history], streamer.fine[now, history][..., : book.digits]
-    else:  # digits that depend on the cell an item was in
-        target = nearest_codes(book, z, before[0])
+    now = streamer.coarse[own, history], streamer.fine[own, history]
     movable = earlier & (history > 0)
-    margin, budget = streamer.margin, streamer.budget
-    return before, update_codes(book, z, target, *before, movable, margin, budget)
+    return before, move_items(before, now, movable, streamer.margin, streamer.budget)
 
 
 @jax.jit
