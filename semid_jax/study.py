@@ -6,6 +6,8 @@
             launcher that all rows share, and `rows`, pairs (name, the arguments of that row)
 --rows      those to run; all if not given
 --seeds     of every row; 0 if not given
+--jobs      runs beside each other, for a GPU that has room for more than one; 1 if not given. Of
+            several each writes to log.txt in its folder
 --workdir   where the runs go; runs/studies/<file>-<arguments> if not given
 --results   where the study is kept as studies/<file>-<arguments>.json; results if not given
 
@@ -19,12 +21,15 @@ kept beside the rows' folders; a row's seeds share them.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="FILE[:ARGUMENTS] of the study")
     parser.add_argument("--rows", default="", help="names, comma separated; all if not given")
     parser.add_argument("--seeds", default="0", help="numbers, comma separated")
+    parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
@@ -61,14 +67,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         workdir = options.workdir or Path("runs", "studies", name)
         kept = options.results / STUDIES / f"{name}.json"
         first = next(iter(dict(study.rows)))
-        for seed in seeds:
-            for row, own in rows.items():
-                arguments = [*shlex.split(study.base), *shlex.split(own)]
-                lender = _folder(workdir, first, seed)
-                code = _run(_folder(workdir, row, seed), arguments, seed, row, lender)
-                if code:
-                    return code
-                _keep(kept, workdir, study.base, list(dict(study.rows)))
+
+        def run(row: str, seed: int) -> int:
+            arguments = [*shlex.split(study.base), *shlex.split(rows[row])]
+            folder, lender = _folder(workdir, row, seed), _folder(workdir, first, seed)
+            return _run(folder, arguments, seed, row, lender, beside=options.jobs > 1)
+
+        def keep() -> None:
+            _keep(kept, workdir, study.base, list(dict(study.rows)))
+
+        code = _run_all(run, [(row, seed) for seed in seeds for row in rows], options.jobs, keep)
+        if code:
+            return code
         table = variant_rows(load_study(kept))
         print(text_table(table, shown_columns(VARIANT_COLUMNS, table)))
         print(kept)
@@ -100,7 +110,38 @@ def _folder(workdir: Path, row: str, seed: int) -> Path:
     return workdir / f"{row.replace(' ', '_')}-{seed}"
 
 
-def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: Path) -> int:
+def _run_all(
+    run: Callable[[str, int], int],
+    wanted: Sequence[tuple[str, int]],
+    jobs: int,
+    keep: Callable[[], None],
+) -> int:
+    """Runs (row, seed) after (row, seed), `jobs` at a time; the code of the first that fails."""
+    stop = threading.Event()
+
+    def run_unless_stopped(row: str, seed: int) -> int:
+        if stop.is_set():
+            return 0
+        code = run(row, seed)
+        if code:
+            stop.set()
+        return code
+
+    pool = ThreadPoolExecutor(max(jobs, 1))
+    try:
+        for ended in [pool.submit(run_unless_stopped, *pair) for pair in wanted]:
+            if code := ended.result():
+                return code
+            keep()
+    finally:
+        stop.set()
+        pool.shutdown()
+    return 0
+
+
+def _run(
+    workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: Path, beside: bool
+) -> int:
     """Trains one variant unless that was done, and notes what validation said; its exit code."""
     arguments = [*arguments, f"--config.seed={seed}", "--config.validate_only=True"]
     done = workdir / "variant.json"
@@ -112,9 +153,16 @@ def _run(workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: P
     environment = {
         "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",  # see environment.sh
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent.resolve() / "compiled"),
+        **({"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} if beside else {}),
         **os.environ,
     }
-    code = subprocess.run(command, check=False, env=environment).returncode
+    workdir.mkdir(parents=True, exist_ok=True)
+    with open(workdir / "log.txt", "ab") if beside else contextlib.nullcontext() as log:
+        code = subprocess.run(
+            command, check=False, env=environment, stdout=log, stderr=log
+        ).returncode
+    if code and beside:
+        print(f"error: {row}, seed {seed}: see {workdir / 'log.txt'}", file=sys.stderr)
     if code == 0:
         lines = (workdir / "results" / "history.jsonl").read_text().splitlines()
         evaluations = [json.loads(line) for line in lines]

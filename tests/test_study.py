@@ -94,6 +94,33 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     assert [made.shape[-1] for made in codes] == [8, 4]
 
 
+def test_rows_may_run_beside_each_other(tmp_path, capfd):
+    file = tmp_path / "small.py"
+    file.write_text(STUDY.format(config=ROOT / "configs" / "baselines" / "rpg.py"))
+    arguments = [f"--config={file}", f"--workdir={tmp_path / 'w'}", f"--results={tmp_path / 'r'}"]
+    assert study.main([*arguments, "--jobs=2"]) == 0
+    assert [run["row"] for run in load_study(tmp_path / "r/studies/small.json")["runs"]] == [
+        "whole",
+        "half of it",
+    ]
+    for row in ("whole-0", "half_of_it-0"):
+        assert "validate_only" in (tmp_path / "w" / row / "log.txt").read_text()
+    assert "validate_only:" not in capfd.readouterr().out
+
+
+def test_after_a_run_that_failed_none_is_started():
+    started, kept = [], []
+
+    def run(row, seed):
+        started.append((row, seed))
+        return 3 if row == "b" else 0
+
+    wanted = [(row, 0) for row in "abcdefgh"]
+    assert study._run_all(run, wanted, 1, lambda: kept.append(len(started))) == 3
+    assert started == wanted[:2]
+    assert len(kept) == 1
+
+
 def test_rows_are_kept_in_the_order_of_the_study(tmp_path):
     for row, seed in (("b", 1), ("b", 0), ("a", 0)):
         disk.write_json(tmp_path / f"{row}-{seed}" / "variant.json", run(row, seed, 0.1))
