@@ -11,11 +11,14 @@
 --workdir   where the runs go; runs/studies/<file>-<arguments> if not given
 --results   where the study is kept as studies/<file>-<arguments>.json; results if not given
 
+--record    the name of an experiment: runs are whole ones, and each becomes a run of record there,
+            its model's variant named after the row; lists are measured in the first row's features
+
 What counts is the validation of what a run would go on with: calibrated, where it calibrates.
-Test is left alone. A run that has ended is not repeated, one that was killed goes on. What the
-first row of a seed has made before training lies in the other rows' folders when they start: a
-stage that would make the same again is skipped, another makes its own. Compiled programs are
-kept beside the rows' folders; a row's seeds share them.
+Without --record test is left alone. A run that has ended is not repeated, one that was killed goes
+on. What the first row of a seed has made before training lies in the other rows' folders when they
+start: a stage that would make the same again is skipped, another makes its own. Compiled programs
+are kept beside the rows' folders; a row's seeds share them.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from semid_jax import artifacts, disk, launch, provenance
+from semid_jax.report.keep import keep
 from semid_jax.report.records import STUDIES, load_study
 from semid_jax.report.tables import shown_columns, text_table
 from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
@@ -55,6 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", required=True, help="FILE[:ARGUMENTS] of the study")
     parser.add_argument("--rows", default="", help="names, comma separated; all if not given")
     parser.add_argument("--seeds", default="0", help="numbers, comma separated")
+    parser.add_argument("--record", default="", help="experiment to keep whole runs under")
     parser.add_argument("--jobs", type=int, default=1, help="runs beside each other")
     parser.add_argument("--workdir", type=Path)
     parser.add_argument("--results", type=Path, default=Path("results"))
@@ -69,14 +74,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = next(iter(dict(study.rows)))
 
         def run(row: str, seed: int) -> int:
-            arguments = [*shlex.split(study.base), *shlex.split(rows[row])]
+            arguments = [*shlex.split(study.base), *shlex.split(rows[row]), f"--config.seed={seed}"]
+            if not options.record:
+                arguments.append("--config.validate_only=True")
             folder, lender = _folder(workdir, row, seed), _folder(workdir, first, seed)
             return _run(folder, arguments, seed, row, lender, beside=options.jobs > 1)
 
-        def keep() -> None:
+        def keep_run(row: str, seed: int) -> None:
             _keep(kept, workdir, study.base, list(dict(study.rows)))
+            if options.record:
+                folder, of_first = _folder(workdir, row, seed), _folder(workdir, first, seed)
+                measured = of_first if of_first.exists() else None
+                print(keep(folder, options.results, options.record, row, measured))
 
-        code = _run_all(run, [(row, seed) for seed in seeds for row in rows], options.jobs, keep)
+        wanted = [(row, seed) for seed in seeds for row in rows]
+        code = _run_all(run, wanted, options.jobs, keep_run)
         if code:
             return code
         table = variant_rows(load_study(kept))
@@ -114,7 +126,7 @@ def _run_all(
     run: Callable[[str, int], int],
     wanted: Sequence[tuple[str, int]],
     jobs: int,
-    keep: Callable[[], None],
+    keep_run: Callable[[str, int], None],
 ) -> int:
     """Runs (row, seed) after (row, seed), `jobs` at a time; the code of the first that fails."""
     stop = threading.Event()
@@ -129,10 +141,11 @@ def _run_all(
 
     pool = ThreadPoolExecutor(max(jobs, 1))
     try:
-        for ended in [pool.submit(run_unless_stopped, *pair) for pair in wanted]:
+        runs = [pool.submit(run_unless_stopped, *pair) for pair in wanted]
+        for pair, ended in zip(wanted, runs, strict=True):
             if code := ended.result():
                 return code
-            keep()
+            keep_run(*pair)
     finally:
         stop.set()
         pool.shutdown()
@@ -143,7 +156,6 @@ def _run(
     workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: Path, beside: bool
 ) -> int:
     """Trains one variant unless that was done, and notes what validation said; its exit code."""
-    arguments = [*arguments, f"--config.seed={seed}", "--config.validate_only=True"]
     done = workdir / "variant.json"
     if done.exists() and json.loads(done.read_text())["arguments"] == arguments:
         return 0

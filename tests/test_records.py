@@ -10,8 +10,8 @@ from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.store import KIND, read_evaluation, write_evaluation
 from semid_jax.eval.users import Lists, Users
 from semid_jax.report import keep, readme
+from semid_jax.report.checks import TABLES, check_table
 from semid_jax.report.metrics import write_metrics
-from semid_jax.report.preferences import preference_table
 from semid_jax.report.ranks import read_ranks
 from semid_jax.report.records import Record, load_records, load_speed, record_of, write_record
 from semid_jax.types import InputError
@@ -186,16 +186,18 @@ def test_what_pmat_knows_is_a_table_of_checks_by_model():
         named = {name.replace("__", "."): value for name, value in metrics.items()}
         return Record("pmat", model, "synthetic", seed, "c", "r", {}, "m", 1.0, 1, named)
 
-    rows, columns = preference_table(
+    _, checks = TABLES["pmat"]
+    rows, columns = check_table(
         [
             made("hdnag", 1, pmat__churn=0.2, diversity__intra_list_diversity_text=0.5),
             made("hdnag", 0, pmat__churn=0.1),
             made("sasrec", 0, test__accuracy=1.0, diversity__intra_list_diversity_text=0.25),
-        ]
+        ],
+        checks,
     )
     assert [column.key for column in columns] == ["check", "hdnag", "sasrec"]
     assert rows == [
         {"check": "churn of an update", "hdnag": "0.1500 ± 0.0707"},
         {"check": "diversity of lists, text", "hdnag": "0.5000", "sasrec": "0.2500"},
     ]
-    assert preference_table([made("sasrec", 0, test__accuracy=1.0)])[0] == []
+    assert check_table([made("sasrec", 0, test__accuracy=1.0)], checks)[0] == []

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from semid_jax import artifacts, disk, launch, stages, study
-from semid_jax.report.records import load_study
+from semid_jax.report.ranks import read_ranks
+from semid_jax.report.records import load_record, load_study
 from semid_jax.report.variants import variant_rows
 from semid_jax.types import InputError
 
@@ -93,6 +94,13 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     codes = [artifacts.read(at / "tokenizer", "static_ids")[0]["fine"] for at in (whole, other)]
     assert [made.shape[-1] for made in codes] == [8, 4]
 
+    # Whole runs go on from there and become records, lists measured in the first row's features.
+    assert study.main([*arguments, "--rows=half of it", "--record=tokenizers"]) == 0
+    path = tmp_path / "r" / "tokenizers" / "synthetic-rpg_half_of_it-0.json"
+    assert load_record(path).model == "rpg/half of it"
+    assert set(read_ranks(path).diversity) == {"audio", "image", "text"}
+    assert f"\n{path}\n" in capfd.readouterr().out
+
 
 def test_rows_may_run_beside_each_other(tmp_path, capfd):
     file = tmp_path / "small.py"
@@ -116,9 +124,9 @@ def test_after_a_run_that_failed_none_is_started():
         return 3 if row == "b" else 0
 
     wanted = [(row, 0) for row in "abcdefgh"]
-    assert study._run_all(run, wanted, 1, lambda: kept.append(len(started))) == 3
+    assert study._run_all(run, wanted, 1, lambda *pair: kept.append(pair)) == 3
     assert started == wanted[:2]
-    assert len(kept) == 1
+    assert kept == wanted[:1]
 
 
 def test_rows_are_kept_in_the_order_of_the_study(tmp_path):

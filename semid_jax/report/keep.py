@@ -38,22 +38,49 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--results", type=Path, default=Path("results"))
     options = parser.parse_args(argv)
     try:
-        record = record_of(options.workdir, options.experiment, options.variant)
-        evaluation = read_evaluation(options.workdir / "evaluation")
-        features = None
-        if options.diversity is not None:
-            own, other = (read_json(w / "config.json")["config"]["data"] for w in
-                          (options.workdir, options.diversity))  # fmt: skip
-            if own != other:
-                raise InputError(f"--diversity={options.diversity}: a run on other data")
-            features = read_features(options.diversity / "features")
-        path = write_record(options.results, record)
-        write_ranks(path, TestRanks.of(evaluation, features))
+        path = keep(
+            options.workdir,
+            options.results,
+            options.experiment,
+            options.variant,
+            options.diversity,
+        )
         print(path)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def keep(
+    workdir: Path, results: Path, experiment: str, variant: str = "", diversity: Path | None = None
+) -> Path:
+    """Writes a finished run's record and its ranks.
+
+    Args:
+      workdir: of the run.
+      results: the repository's results folder.
+      experiment: the folder under it.
+      variant: of the model.
+      diversity: workdir of a run on the same data, in whose features lists are measured.
+
+    Returns:
+      The path of the record.
+
+    Raises:
+      InputError: the run has not ended, a file is torn, or `diversity` is of other data.
+    """
+    record = record_of(workdir, experiment, variant)
+    evaluation = read_evaluation(workdir / "evaluation")
+    features = None
+    if diversity is not None:
+        own, other = (read_json(w / "config.json")["config"]["data"] for w in (workdir, diversity))
+        if own != other:
+            raise InputError(f"--diversity={diversity}: a run on other data")
+        features = read_features(diversity / "features")
+    path = write_record(results, record)
+    write_ranks(path, TestRanks.of(evaluation, features))
+    return path
 
 
 if __name__ == "__main__":

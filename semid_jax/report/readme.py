@@ -14,7 +14,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from semid_jax.disk import whole_file
-from semid_jax.report.preferences import preference_table
+from semid_jax.report.checks import TABLES, check_table
 from semid_jax.report.records import (
     STUDIES,
     UPDATES,
@@ -29,7 +29,6 @@ from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-PMAT = "pmat"  # experiments whose tables say what PMAT knows have names that begin so
 METRICS = ("ndcg@10", "recall@10", "ndcg@5", "recall@5")
 SPEED_COLUMNS = (
     Column("decoder"),
@@ -125,10 +124,11 @@ def results_markdown(results: Path) -> str:
             parts.append(markdown_table(*_experiment_table(chosen)))
             machines = sorted({record.machine for record in chosen})
             parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
-            checks, columns = preference_table(chosen)
-            if experiment.startswith(PMAT) and checks:
-                parts.append("What PMAT knows and does, over seeds:")
-                parts.append(markdown_table(checks, columns))
+            for start, (about, checks) in TABLES.items():
+                rows, columns = check_table(chosen, checks)
+                if experiment.startswith(start) and rows:
+                    parts.append(f"{about}, over seeds:")
+                    parts.append(markdown_table(rows, columns))
         paired = [made for made in differences if made["experiment"] == experiment]
         if paired:
             parts.append("Paired differences, users averaged over seeds, 95 % interval over users:")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,9 @@ class Record:
 
     @property
     def file_name(self) -> str:
-        """<dataset>-<model>-<seed>.json, a slash in a name written as "_"."""
-        names = (self.dataset.replace("/", "_"), self.model.replace("/", "_"), str(self.seed))
-        return "-".join(names) + ".json"
+        """<dataset>-<model>-<seed>.json, what is no letter, digit or dot in a name being "_"."""
+        names = (re.sub(r"[^\w.]+", "_", name) for name in (self.dataset, self.model))
+        return f"{'-'.join(names)}-{self.seed}.json"
 
 
 def write_record(results: Path, record: Record) -> Path:

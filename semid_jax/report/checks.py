@@ -1,8 +1,8 @@
-"""The table of PMAT: what it knows of users, how it follows them, what their lists look like."""
+"""Tables of what lies beside accuracy, a row per check: what PMAT knows, what IDs look like."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
@@ -11,7 +11,7 @@ from semid_jax.report.records import Record
 from semid_jax.report.tables import Column
 
 # Name in the records -> head.
-CHECKS = {
+PMAT = {
     "pmat.alpha_spearman": "Spearman of weights with the planted ones",
     "pmat.alpha_spearman_oracle": "the oracle's",
     "pmat.drift_f1_alpha": "F1 of drifts of weights",
@@ -27,16 +27,33 @@ CHECKS = {
     "pmat.alpha_reliability_random": "weights of random halves",
     "pmat.alpha_reliability_time": "of halves in time",
     "pmat.alpha_coherence_random": "weights and raw coherence",
-    "diversity.coverage@10": "coverage@10",
+}
+IDS = {
+    "sid.collision_rate": "items that share their whole ID",
+    "sid.usage": "codewords in use",
+    "sid.perplexity": "perplexity of a digit",
+    "sid.coarse_perplexity": "perplexity of coarse codes",
+    "sid.reconstruction_error": "reconstruction error",
+    "sid.purity": "items of their cell's commonest category",
+    "sid.nmi": "cell and category, normalised mutual information",
+}
+LISTS = {"diversity.coverage@10": "coverage@10"}
+# An experiment whose name begins so -> what its table is about, and its checks.
+TABLES = {
+    "pmat": ("What PMAT knows and does", {**PMAT, **LISTS}),
+    "tokenizers": ("What the IDs look like", {**IDS, **LISTS}),
 }
 DIVERSITY = "intra_list_diversity"
 
 
-def preference_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], list[Column]]:
+def check_table(
+    records: Sequence[Record], checks: Mapping[str, str]
+) -> tuple[list[dict[str, Any]], list[Column]]:
     """What the records of one data set say, a row per check and a column per model.
 
     Args:
-      records: of PMAT and what it is compared with, any number of seeds.
+      records: of models that are compared, any number of seeds.
+      checks: name in the records -> head; the diversity of lists comes behind them.
 
     Returns:
       Rows and columns, "mean ± deviation over seeds" in the cells; no rows where nothing is said.
@@ -46,10 +63,10 @@ def preference_table(records: Sequence[Record]) -> tuple[list[dict[str, Any]], l
         of_model.setdefault(record.model, []).append(flatten(record.metrics))
     found = {name for runs in of_model.values() for run in runs for name in run}
     diversity = sorted(name for name in found if name.startswith(f"diversity.{DIVERSITY}"))
-    heads = {**CHECKS, **{name: name.split(f"{DIVERSITY}_")[1] for name in diversity}}
+    heads = {**checks, **{name: name.split(f"{DIVERSITY}_")[1] for name in diversity}}
     rows = []
     for name, head in heads.items():
-        row: dict[str, Any] = {"check": head if name in CHECKS else f"diversity of lists, {head}"}
+        row: dict[str, Any] = {"check": head if name in checks else f"diversity of lists, {head}"}
         for model, runs in of_model.items():
             values = [run[name] for run in runs if run.get(name) is not None]
             if values:
