@@ -66,7 +66,7 @@ def update_metrics(
     return found | named("full_gain", paired_difference(gains["incremental"], gains["full"]))
 
 
-BUDGETS = (0.05, 0.1, 0.2, 0.4, 1.0)  # shares of a read side that an update may move
+BUDGETS = (0.05, 0.1, 0.2, 0.4)  # shares of a read side that an update may move
 
 
 def tradeoff(
