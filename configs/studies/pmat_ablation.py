@@ -41,6 +41,12 @@ OF_PRESET: dict[str, dict[str, Settings]] = {
 CHANGES: dict[str, Settings] = {
     "static tokenizer": STATIC,
     "no shared digits": OWN,
+    # Short IDs: what an archetype's view of an item is for, if anything.
+    **{
+        f"{digits} digits{also}": {"quantize.digits": digits, "quantize.shared": 0, **archetypes}
+        for digits in (8, 4)
+        for also, archetypes in (("", {}), (", A = 1", {"tokenizer.archetypes": 1}))
+    },
     **{f"A = {a}": {"tokenizer.archetypes": a} for a in (1, 2, 4, 16)},
     "uniform weights": {"tokenizer.uniform": True},
     "no interest gate": {"tokenizer.gated": False},
