@@ -45,7 +45,7 @@ CHANGES: dict[str, Settings] = {
     **{
         f"{digits} digits{also}": {"quantize.digits": digits, "quantize.shared": 0, **archetypes}
         for digits in (8, 4)
-        for also, archetypes in (("", {}), (", A = 1", {"tokenizer.archetypes": 1}))
+        for also, archetypes in (("", {}), (" and A = 1", {"tokenizer.archetypes": 1}))
     },
     **{f"A = {a}": {"tokenizer.archetypes": a} for a in (1, 2, 4, 16)},
     "uniform weights": {"tokenizer.uniform": True},

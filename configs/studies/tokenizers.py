@@ -40,7 +40,7 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
         raise InputError(f"--config=…:{arg}: unknown study; known are {known}")
     single = {f"{m} alone": f"--config.features.modalities={m}" for m in MODALITIES[name]}
     if generator == "hdnag":
-        own = {"PMAT": PERSONAL + GROUPS[name], "PMAT, A = 1": ""}
+        own = {"PMAT": PERSONAL + GROUPS[name], "PMAT with A = 1": ""}
     else:
         own = {"residual k-means": ""}
     base = f"--config={CONFIGS[generator]}:{preset}{SHORTER[generator, name]}"
