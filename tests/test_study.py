@@ -95,26 +95,14 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     codes = [artifacts.read(at / "tokenizer", "static_ids")[0]["fine"] for at in (whole, other)]
     assert [made.shape[-1] for made in codes] == [8, 4]
 
-    # Whole runs go on from there and become records, lists measured in the first row's features.
-    assert study.main([*arguments, "--rows=half of it", "--record=tokenizers"]) == 0
+    # Whole runs go on from there and become records, lists measured in the first row's features;
+    # of several at once each has a log of its own.
+    assert study.main([*arguments, "--rows=half of it", "--record=tokenizers", "--jobs=2"]) == 0
+    assert "Test, history not excluded" in (other / "log.txt").read_text()
     path = tmp_path / "r" / "tokenizers" / "synthetic-rpg_half_of_it-0.json"
     assert load_record(path).model == "rpg/half of it"
     assert set(read_ranks(path).diversity) == {"audio", "image", "text"}
     assert f"\n{path}\n" in capfd.readouterr().out
-
-
-def test_rows_may_run_beside_each_other(tmp_path, capfd):
-    file = tmp_path / "small.py"
-    file.write_text(STUDY.format(config=ROOT / "configs" / "baselines" / "rpg.py"))
-    arguments = [f"--config={file}", f"--workdir={tmp_path / 'w'}", f"--results={tmp_path / 'r'}"]
-    assert study.main([*arguments, "--jobs=2"]) == 0
-    assert [run["row"] for run in load_study(tmp_path / "r/studies/small.json")["runs"]] == [
-        "whole",
-        "half of it",
-    ]
-    for row in ("whole-0", "half_of_it-0"):
-        assert "validate_only" in (tmp_path / "w" / row / "log.txt").read_text()
-    assert "validate_only:" not in capfd.readouterr().out
 
 
 def test_after_a_run_that_failed_none_is_started():
