@@ -174,9 +174,8 @@ def encodings(
       state: of B users.
       catalogue_users: of how many users the catalogue, at most.
     """
-    views, module = streamer.views, tokenizer.module
-    alpha = views.archetypes.alpha[state.archetype]
-    gate = views.archetypes.gate[state.archetype]
+    archetypes, module = streamer.archetypes, tokenizer.module
+    alpha, gate = archetypes.alpha[state.archetype], archetypes.gate[state.archetype]
     catalogue = jax.device_put((features.x, features.present))
     known = tokenizer.frozen.params, tokenizer.book, streamer.perceiver.mask
 

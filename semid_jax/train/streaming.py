@@ -15,7 +15,7 @@ import numpy as np
 from flax import serialization, struct, traverse_util
 
 from semid_jax import artifacts
-from semid_jax.models.fusion import ItemViews, assign_archetype, follow_archetype
+from semid_jax.models.fusion import Archetypes, assign_archetype, follow_archetype
 from semid_jax.models.stream import Perceiver, UserState, absorb_all, first_state
 from semid_jax.quantize.update import Codes, move_items
 from semid_jax.train.readings import make_perceiver
@@ -29,7 +29,7 @@ class Streamer:
 
     Attributes:
       perceiver: of the crowd.
-      views: of the catalogue.
+      archetypes: that users are assigned to.
       coarse: int32[A, N + 1], the catalogue's codes.
       fine: uint8[A, N + 1, L].
       threshold: float32[], of drift.
@@ -40,7 +40,7 @@ class Streamer:
     """
 
     perceiver: Perceiver
-    views: ItemViews
+    archetypes: Archetypes
     coarse: jax.Array
     fine: jax.Array
     threshold: jax.Array
@@ -96,7 +96,7 @@ def make_streamer(tokenizer: Tokenizer) -> Streamer:
     config = tokenizer.module.config
     return Streamer(
         make_perceiver(tokenizer.frozen),
-        tokenizer.views,
+        tokenizer.views.archetypes,
         jnp.asarray(tokenizer.coarse),
         jnp.asarray(tokenizer.fine),
         jnp.asarray(tokenizer.threshold, jnp.float32),
@@ -116,7 +116,7 @@ def begin(streamer: Streamer, users: int, width: int) -> StreamState:
       width: T.
     """
     user, said = first_state(streamer.perceiver, users, streamer.window)
-    archetype = assign_archetype(said.alpha.T, said.interest.T, streamer.views.archetypes)
+    archetype = assign_archetype(said.alpha.T, said.interest.T, streamer.archetypes)
     history = jnp.zeros((users, width), jnp.int32)
     return StreamState(user, history, archetype, archetype, jnp.full(users, width, jnp.int32))
 
@@ -162,7 +162,7 @@ def update(streamer: Streamer, state: StreamState, items: jax.Array) -> tuple[St
     width = state.history.shape[1]
     user, said = absorb_all(streamer.perceiver, state.user, items, streamer.threshold)
     new = items > 0
-    known = said.alpha.T, said.interest.T, streamer.views.archetypes
+    known = said.alpha.T, said.interest.T, streamer.archetypes
     archetype = follow_archetype(*known, state.archetype, said.fired, streamer.hold)
     archetype = jnp.where(new, archetype, state.archetype)
     shifted = jnp.concatenate([state.history[:, 1:], items[:, None]], axis=1)
