@@ -20,6 +20,8 @@ from semid_jax.data.expansion import Expansion, draw, expanded
 from semid_jax.data.sequences import train_items
 from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
+from semid_jax.eval import baselines
+from semid_jax.eval.ranking import ranking_metrics, target_ranks
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform, read_features
 from semid_jax.models.rounding import product_dtype
@@ -73,10 +75,12 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     if made is None:
         print("validate_only: the test split was not looked at; without the flag the run goes on")
         return
+    beside = baselines_stage(config, workdir, raw, features)
     seconds = {
         "data": artifacts.read_extra(workdir / "data")["seconds"],
         "features": artifacts.read_extra(workdir / "features")["seconds"],
         **made.seconds,
+        "baselines": artifacts.read_extra(workdir / "baselines")["seconds"],
     }
     metrics = {
         "run.model": config.recommender,
@@ -87,6 +91,9 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
         "run.seconds": sum(seconds.values()),
         **{f"run.stage_seconds.{name}": value for name, value in seconds.items()},
     }
+    side, shown = made.evaluation.side, made.evaluation.lists.items
+    own = ranking_metrics(target_ranks(shown, side.targets))["ndcg@10"]
+    metrics |= baselines.compare(beside, own, side.users)
     settings = section(config, "report", ReportConfig)
     report(settings, workdir, raw, made.tokenizer, made.evaluation, metrics)
 
@@ -192,3 +199,20 @@ def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFe
     shown = (f"{n} {features.x[n].shape[1]}-d" for n in features.modalities)
     print(f"features: {', '.join(shown)}")
     return features
+
+
+def baselines_stage(
+    config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures
+) -> dict[str, baselines.Baseline]:
+    """Neighbourhood baselines, tuned on validation; the model and the seed have no part in them."""
+    directory = workdir / "baselines"
+    made_from = "expanded" if config.data.expand else "data"
+    inputs = {name: artifacts.content_hash(workdir / name) for name in (made_from, "features")}
+    if not artifacts.matches(directory, "baselines", inputs, {}):
+        started = time.perf_counter()
+        made = baselines.rank_all(raw.interactions, features)
+        settings = {name: baseline.setting for name, baseline in made.items()}
+        extra = {"settings": settings, **since(started)}
+        artifacts.write(directory, "baselines", baselines.to_arrays(made), inputs, {}, extra)
+    arrays, manifest = artifacts.read(directory, "baselines")
+    return baselines.from_arrays(arrays, manifest["extra"]["settings"])

@@ -16,9 +16,9 @@
 
 What counts is the validation of what a run would go on with: calibrated, where it calibrates.
 Without --record test is left alone. A run that has ended is not repeated, one that was killed goes
-on. What the first row of a seed has made before training lies in the other rows' folders when they
-start: a stage that would make the same again is skipped, another makes its own. Compiled programs
-are kept beside the rows' folders; a row's seeds share them.
+on. What the first row of a seed has made and no model has a part in lies in the other rows' folders
+when they start: a stage that would make the same again is skipped, another makes its own. Compiled
+programs are kept beside the rows' folders; a row's seeds share them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from semid_jax.report.tables import shown_columns, text_table
 from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
 
-SHARED_STAGES = ("data", "expanded", "features", "tokenizer")
+SHARED_STAGES = ("data", "expanded", "features", "tokenizer", "baselines")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
-from semid_jax.eval.ranking import ranking_metrics
+from semid_jax.data.sequences import popularity
+from semid_jax.eval.ranking import named, paired_difference, ranking_metrics, summary
 from semid_jax.models.neighbours import (
     Histories,
     NeighbourTable,
@@ -15,10 +17,10 @@ from semid_jax.models.neighbours import (
     fit_modality_knn,
     no_neighbours,
     rank_targets,
-    recommend,
 )
 from semid_jax.types import Interactions, ItemFeatures
 
+WITH_HISTORY, WITHOUT_HISTORY = "baselines", "baselines_without_history"
 NEIGHBOURS = (50, 200, 1000)
 LAST = (1, 2, 5, 10, 50, 0)
 TUNING_USERS = 2000  # as many as the generator's early stopping looks at
@@ -45,7 +47,7 @@ def tune(
     table: NeighbourTable,
     histories: Histories,
     targets: np.ndarray,
-    popularity: np.ndarray,
+    counts: np.ndarray,
     neighbours: tuple[int, ...] = NEIGHBOURS,
     last: tuple[int, ...] = LAST,
     exclude_history: bool = False,
@@ -57,7 +59,7 @@ def tune(
       histories: of the users, up to the validation item; at most TUNING_USERS of them, evenly
         spaced, are looked at.
       targets: int32[U], the validation items.
-      popularity: int64[N + 1], training part.
+      counts: int64[N + 1], how often items are chosen in the training part.
       neighbours: numbers to try; those above the table's own are tried once, as the table's.
       last: numbers of last history items to try, 0 = all.
       exclude_history: rank without the history.
@@ -71,7 +73,7 @@ def tune(
     for count in sorted({min(count, table.neighbours) for count in neighbours}):
         for recent in last:
             ranks = rank_targets(
-                table.nearest(count), histories, popularity, targets, recent, exclude_history
+                table.nearest(count), histories, counts, targets, recent, exclude_history
             )
             ndcg = float(ranking_metrics(ranks, (10,))["ndcg@10"].mean())
             trials.append({"neighbours": count, "last": recent, "ndcg@10": ndcg})
@@ -81,17 +83,15 @@ def tune(
 
 @dataclasses.dataclass(frozen=True)
 class Baseline:
-    """A baseline's ranked lists, and how validation set it.
+    """A baseline's ranks, and how validation set it.
 
     Attributes:
       validation_ranks: int32[U], rank of the validation item from 1, 0 = excluded.
-      test_lists: int32[U, k], ranked items given everything before the test item.
       test_ranks: int32[U], rank of the test item from 1, 0 = excluded.
       setting: {"neighbours", "last"}, empty for popularity.
     """
 
     validation_ranks: np.ndarray
-    test_lists: np.ndarray
     test_ranks: np.ndarray
     setting: dict[str, int]
 
@@ -99,8 +99,6 @@ class Baseline:
 def run_baselines(
     interactions: Interactions,
     features: ItemFeatures,
-    popularity: np.ndarray,
-    k: int = 50,
     exclude_history: bool = False,
 ) -> Iterator[tuple[str, Baseline]]:
     """Fits every baseline on the training part, tunes it on validation, and ranks for the test.
@@ -108,8 +106,6 @@ def run_baselines(
     Args:
       interactions: all of them; the last item of each user is the test, the one before validation.
       features: normalised features; each modality gives one baseline.
-      popularity: int64[N + 1], training part.
-      k: items per list.
       exclude_history: leave out what the user already chose.
 
     Yields:
@@ -120,20 +116,19 @@ def run_baselines(
     train, known = everything.without_last(2), everything.without_last(1)
     last = interactions.items[interactions.offsets[1:] - 1]
     last_but_one = interactions.items[interactions.offsets[1:] - 2]
-    n_items = interactions.n_items
+    n_items, counts = interactions.n_items, popularity(interactions)
     neighbours = neighbour_budget(n_items)
 
     def ranked(table: NeighbourTable, recent: int, setting: dict[str, int]) -> Baseline:
         options = (recent, exclude_history)
         return Baseline(
-            validation_ranks=rank_targets(table, train, popularity, last_but_one, *options),
-            test_lists=recommend(table, known, popularity, k, *options),
-            test_ranks=rank_targets(table, known, popularity, last, *options),
+            validation_ranks=rank_targets(table, train, counts, last_but_one, *options),
+            test_ranks=rank_targets(table, known, counts, last, *options),
             setting=setting,
         )
 
     def tuned(table: NeighbourTable) -> Baseline:
-        choice = tune(table, train, last_but_one, popularity, exclude_history=exclude_history)
+        choice = tune(table, train, last_but_one, counts, exclude_history=exclude_history)
         setting = {"neighbours": choice.table.neighbours, "last": choice.last}
         return ranked(choice.table, choice.last, setting)
 
@@ -142,6 +137,77 @@ def run_baselines(
     for name in features.modalities:
         table = fit_modality_knn(features.x[name], features.present[name], neighbours)
         yield f"{name}_knn", tuned(table)
+
+
+def rank_all(interactions: Interactions, features: ItemFeatures) -> dict[str, Baseline]:
+    """All baselines with the history left in, "baselines.<name>", and without it.
+
+    Args:
+      interactions: see `run_baselines`.
+      features: see `run_baselines`.
+
+    Returns:
+      Full name -> baseline; without the history "baselines_without_history.<name>".
+    """
+    return {
+        f"{group}.{name}": baseline
+        for exclude, group in ((False, WITH_HISTORY), (True, WITHOUT_HISTORY))
+        for name, baseline in run_baselines(interactions, features, exclude)
+    }
+
+
+def compare(
+    baselines: Mapping[str, Baseline], model: np.ndarray, users: np.ndarray
+) -> dict[str, Any]:
+    """Metrics of the baselines, and the model's paired difference to the best on validation.
+
+    Args:
+      baselines: of `rank_all`.
+      model: float[u], the model's NDCG@10 of each user.
+      users: int[u], which users these are.
+    """
+    metrics: dict[str, Any] = {}
+    chosen: dict[str, float] = {}
+    for name, baseline in baselines.items():
+        found = summary(ranking_metrics(baseline.test_ranks))
+        metrics |= named(name, {**found, **baseline.setting})
+        if name.startswith(f"{WITH_HISTORY}."):
+            on_validation = ranking_metrics(baseline.validation_ranks, (10,))["ndcg@10"]
+            chosen[name] = float(on_validation.mean())
+    best = max(chosen, key=chosen.__getitem__)
+    own = ranking_metrics(baselines[best].test_ranks, (10,))["ndcg@10"][users]
+    gain = paired_difference(model, own)
+    return {
+        **metrics,
+        "gain.best_baseline": best.removeprefix(f"{WITH_HISTORY}."),
+        **named("gain.ndcg@10", gain),
+    }
+
+
+def to_arrays(baselines: Mapping[str, Baseline]) -> dict[str, np.ndarray]:
+    """Baselines as arrays to write; their settings are apart, see `from_arrays`."""
+    return {
+        f"{name}/{field}": getattr(baseline, field)
+        for name, baseline in baselines.items()
+        for field in ("validation_ranks", "test_ranks")
+    }
+
+
+def from_arrays(
+    arrays: Mapping[str, np.ndarray], settings: Mapping[str, Mapping[str, int]]
+) -> dict[str, Baseline]:
+    """Undoes `to_arrays`.
+
+    Args:
+      arrays: as written.
+      settings: full name -> setting, in the order of the baselines.
+    """
+    return {
+        name: Baseline(
+            arrays[f"{name}/validation_ranks"], arrays[f"{name}/test_ranks"], dict(setting)
+        )
+        for name, setting in settings.items()
+    }
 
 
 def neighbour_budget(n_items: int) -> int:

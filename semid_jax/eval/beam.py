@@ -132,12 +132,11 @@ def evaluate_beam(
         lists = items_of(lists, ids.owner)
         owned = ids.owner[side.history], ids.owner[side.targets]
         side = dataclasses.replace(side, history=owned[0], targets=owned[1])
-        per_user = ranking_metrics(target_ranks(lists.items, side.targets))
-        metrics |= named(split, summary(per_user))
+        metrics |= named(split, summary(ranking_metrics(target_ranks(lists.items, side.targets))))
     seen = whole_prefix(raw.interactions, side.users)
     shortened = target_ranks(without_seen(lists.items, seen), side.targets)
     metrics |= named("test_without_history", summary(ranking_metrics(shortened)))
     metrics["search.scored_fraction"] = float(lists.scored.mean()) / raw.interactions.n_items
     metrics |= named("sid", static_health(ids, raw.catalogue.categories))
-    metrics |= describe_lists(raw.interactions, features, side, lists, per_user)
+    metrics |= describe_lists(raw.interactions, features, lists.items)
     return Evaluation(metrics, side, lists)

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 
 from semid_jax.data.sequences import gather_windows, popularity, split_end
-from semid_jax.eval.baselines import run_baselines
 from semid_jax.eval.diversity import list_metrics
 from semid_jax.eval.model import ReadSide
-from semid_jax.eval.ranking import named, paired_difference, ranking_metrics, summary
+from semid_jax.eval.ranking import named
 from semid_jax.eval.users import Lists, Users
 from semid_jax.types import Interactions, ItemFeatures
 
@@ -54,45 +53,14 @@ def whole_prefix(interactions: Interactions, users: np.ndarray) -> np.ndarray:
 
 
 def describe_lists(
-    interactions: Interactions,
-    features: ItemFeatures,
-    side: Users,
-    lists: Lists,
-    per_user: dict[str, np.ndarray],
+    interactions: Interactions, features: ItemFeatures, items: np.ndarray
 ) -> dict[str, Any]:
-    """Lists beyond accuracy, and the model beside the neighbourhood baselines.
+    """Lists beyond accuracy.
 
     Args:
       interactions: of the data set.
       features: normalised features.
-      side: the users of the test.
-      lists: the main search's.
-      per_user: the model's ranking metrics, float[U] each, in the order of `side`.
+      items: int32[u, k], the main search's lists.
     """
     counts = popularity(interactions)
-    shown = list_metrics(lists.items, counts, features, interactions.n_users)
-    found = compare(interactions, features, counts, side, per_user, lists.items.shape[1])
-    return {**named("diversity", shown), **found}
-
-
-def compare(
-    interactions: Interactions,
-    features: ItemFeatures,
-    counts: np.ndarray,
-    side: Users,
-    model: dict[str, np.ndarray],
-    k: int,
-) -> dict[str, Any]:
-    """The neighbourhood baselines, and the paired difference to the best of them on validation."""
-    metrics: dict[str, Any] = {}
-    best, best_name, best_users = -1.0, "", np.zeros(0)
-    for exclude in (False, True):
-        group = "baselines_without_history" if exclude else "baselines"
-        for name, result in run_baselines(interactions, features, counts, k, exclude):
-            users = ranking_metrics(result.test_ranks)
-            metrics |= named(f"{group}.{name}", {**summary(users), **result.setting})
-            chosen = float(ranking_metrics(result.validation_ranks)["ndcg@10"].mean())
-            if not exclude and chosen > best:
-                best, best_name, best_users = chosen, name, users["ndcg@10"]
-    gain = paired_difference(model["ndcg@10"], best_users[side.users])
-    return {**metrics, "gain.best_baseline": best_name, **named("gain.ndcg@10", gain)}
+    return named("diversity", list_metrics(items, counts, features, interactions.n_users))

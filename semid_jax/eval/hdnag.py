@@ -40,7 +40,7 @@ from semid_jax.eval.searching import (
     rescoring,
     some_vectors,
 )
-from semid_jax.eval.updates import tradeoff, update_metrics
+from semid_jax.eval.updates import can_change, tradeoff, update_metrics
 from semid_jax.eval.users import Users
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import make_perceiver, positions_of
@@ -212,7 +212,7 @@ def evaluate(
         return validation_ranks(asked, index, part, dense, config)["validation"]
 
     metrics |= named("pmat", update_metrics(tokenizer, side, before, fired, rank))
-    if tokenizer.book.kind == "hierarchical":
+    if can_change(tokenizer):
         streamer = make_streamer(tokenizer)
 
         def read(budget: float) -> ReadSide:
@@ -224,7 +224,7 @@ def evaluate(
         drifted = raw.truth["drift_kind"][side.users] > 0
         for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):
             metrics |= named(name, summary({k: v[rows] for k, v in per_user.items()}))
-    metrics |= describe_lists(interactions, features, side, shown, per_user)
+    metrics |= describe_lists(interactions, features, shown.items)
     return IdEvaluation(metrics, side, shown, before, fired)
 
 

@@ -110,9 +110,8 @@ def evaluate_rpg(
     lists, rows = compare_searches(of_test, searches, side, interactions.n_items)
     metrics |= rows
     main = lists[config.methods[0]]
-    per_user = ranking_metrics(target_ranks(main.items, side.targets))
-    metrics |= named("test", summary(per_user))
+    metrics |= named("test", summary(ranking_metrics(target_ranks(main.items, side.targets))))
     metrics |= named("latency", {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()})
     metrics |= named("sid", static_health(ids, raw.catalogue.categories))
-    metrics |= describe_lists(interactions, features, side, main, per_user)
+    metrics |= describe_lists(interactions, features, main.items)
     return Evaluation(metrics, side, main)

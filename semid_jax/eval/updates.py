@@ -49,7 +49,7 @@ def update_metrics(
     """
     rows = np.flatnonzero(fired)
     found = {"updated_users": float(fired.mean()), "churn": churn(after, before, fired)}
-    if not len(rows) or tokenizer.book.kind != "hierarchical":
+    if not len(rows) or not can_change(tokenizer):
         return found
     incremental = after.take(rows)
     full = encoded_anew(tokenizer, incremental)
@@ -64,6 +64,11 @@ def update_metrics(
             found[f"cosine_{name}"] = _cosine(tokenizer, incremental, side)
     found |= named("update_gain", paired_difference(gains["incremental"], gains["stale"]))
     return found | named("full_gain", paired_difference(gains["incremental"], gains["full"]))
+
+
+def can_change(tokenizer: Tokenizer) -> bool:
+    """Whether an update may move a code: there is another archetype's, and codes are comparable."""
+    return len(tokenizer.coarse) > 1 and tokenizer.book.kind == "hierarchical"
 
 
 BUDGETS = (0.05, 0.1, 0.2, 0.4)  # shares of a read side that an update may move
