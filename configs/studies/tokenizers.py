@@ -1,8 +1,8 @@
 """Tokenizers beside each other, a few minutes a row on two cores.
 
 CONFIG=configs/studies/tokenizers.py
-python -m semid_jax.study --config=$CONFIG:hdnag:movielens_1m --record=tokenizers
-python -m semid_jax.study --config=$CONFIG:gpt2:amazon_2014,category=Beauty --record=tokenizers
+python -m semid_jax.study --config=$CONFIG:hdnag:movielens_1m --record=tokenizers_hdnag
+python -m semid_jax.study --config=$CONFIG:gpt2:amazon_2014,category=Beauty --record=tokenizers_gpt2
 
 `hdnag`: each one's fused embedding, our quantiser (same C, L, K) and HDNAG. `gpt2`: its own codes,
 one after another. Generators are trained for less long than in the main table and HDNAG against a

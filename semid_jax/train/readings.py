@@ -103,6 +103,19 @@ def make_perceiver(frozen: Frozen) -> Perceiver:
     return Perceiver(frozen.latents, frozen.readings, frozen.mask)
 
 
+def no_readings(perceiver: Perceiver, interactions: Interactions) -> Readings:
+    """Of users who are all alike: equal weights, no drift, the first archetype, no belief."""
+    nnz, (M, K) = len(interactions.items), perceiver.readings.shape[1:]
+    return Readings(
+        alpha=np.full((nnz, M), 1 / M, np.float32),
+        alpha_short=np.full((nnz, M), 1 / M, np.float32),
+        drift=np.full((nnz, 2), -np.inf, np.float32),
+        fired=np.zeros(nnz, bool),
+        archetype=np.zeros(nnz, np.int32),
+        belief=np.zeros((nnz, M, K), np.float16),
+    )
+
+
 def read_all(
     perceiver: Perceiver,
     archetypes: Archetypes,
@@ -122,15 +135,8 @@ def read_all(
       hold: see `PmatConfig`.
     """
     lengths = interactions.lengths
-    nnz, (M, K) = len(interactions.items), perceiver.readings.shape[1:]
-    out = Readings(
-        alpha=np.zeros((nnz, M), np.float32),
-        alpha_short=np.zeros((nnz, M), np.float32),
-        drift=np.zeros((nnz, 2), np.float32),
-        fired=np.zeros(nnz, bool),
-        archetype=np.zeros(nnz, np.int32),
-        belief=np.zeros((nnz, M, K), np.float16),
-    )
+    nnz = len(interactions.items)
+    out = no_readings(perceiver, interactions)
     order = np.argsort(-lengths, kind="stable")
     state, reading = first_state(perceiver, ROWS, window)
     blank = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)

@@ -28,6 +28,7 @@ from semid_jax.train.readings import (
     Readings,
     fit_threshold,
     make_perceiver,
+    no_readings,
     read_all,
     read_ends,
 )
@@ -181,9 +182,12 @@ def make_tokenizer(
         shared, digits = fit_shared(crowd, known_items, quantize)
         digits = np.broadcast_to(digits, (*fine.shape[:2], quantize.shared))
         fine = np.concatenate([fine, digits], axis=-1)
-    threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
-    settings = threshold, config.window, config.hold
-    readings = read_all(perceiver, archetypes, interactions, *settings)
+    if fused is not None:  # nobody was asked what they care for
+        threshold, readings = np.inf, no_readings(perceiver, interactions)
+    else:
+        threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
+        settings = threshold, config.window, config.hold
+        readings = read_all(perceiver, archetypes, interactions, *settings)
     if config.uniform:
         readings.alpha[:] = readings.alpha_short[:] = 1 / alpha.shape[1]
     return Tokenizer(
