@@ -284,6 +284,10 @@ def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
     assert 0 < metrics["test"]["ndcg@10"] < 1
     if "hdnag" in config:
         assert metrics["retrieval"]["pruned"]["search_loss"] == 0
+        assert "alpha_reliability_random" not in metrics["pmat"]  # nobody was asked
+        shown = tmp_path / "w" / "results"
+        assert not (shown / "figures" / "alpha.png").exists()
+        assert "<h3>Weights</h3>" not in (shown / "report.html").read_text()
     assert f"{name} after 50" in capsys.readouterr().out.lower()
     # Another tokenizer is another run.
     assert launch.main([*arguments, f"--config.{name}.steps=51"]) == launch.BAD_INPUT

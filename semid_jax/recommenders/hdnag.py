@@ -56,7 +56,7 @@ from semid_jax.train import tokenizer_arrays
 from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig
-from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, start_codes
+from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, of_vectors, start_codes
 from semid_jax.types import InputError, ItemFeatures
 
 PHASE_COLUMNS = (
@@ -137,14 +137,16 @@ def tokenize_stage(
     """PMAT, archetypes and semantic IDs."""
     directory = workdir / "tokenizer"
     inputs = {"features": artifacts.content_hash(workdir / "features")}
+    pmat = section(config, "tokenizer", PmatConfig)
+    if fuse_settings(config):
+        pmat = of_vectors(pmat)
     settings = {
-        "tokenizer": config.tokenizer.to_dict(),
+        "tokenizer": dataclasses.asdict(pmat),
         "quantize": config.quantize.to_dict(),
         "max_length": config.train.max_length,
         "seed": config.seed,
         "fuse": fuse_settings(config),
     }
-    pmat = section(config, "tokenizer", PmatConfig)
     if not artifacts.matches(directory, "tokenizer", inputs, settings):
         started = time.perf_counter()
         fused = fused_items(config, features, raw.interactions)

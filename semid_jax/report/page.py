@@ -281,6 +281,7 @@ def _user(story: UserStory, figures: Mapping[str, Path]) -> str:
         f'<td class="number">{r.score:.2f}</td></tr>'
         for r in story.recommendations
     )
+    weights = f"<h3>Weights</h3>{weights}" if weights else ""
     figure = figures.get(Path(story.figure).stem) if story.figure else None
     timeline = f'<div class="full">{_image(figure, "weights over time")}</div>' if figure else ""
     more = f' <span class="soft">(the last {len(recent)} of {len(story.history)})</span>'
@@ -289,7 +290,7 @@ def _user(story: UserStory, figures: Mapping[str, Path]) -> str:
         f'<div class="card"><h3>User {escape(story.user_id)} '
         f'<span class="soft">· archetype {story.archetype}</span></h3>{note}<div class="user">'
         f"<div><h3>History{more if earlier else ''}</h3>{_history(story, recent)}</div>"
-        f"<div><h3>Weights</h3>{weights}<h3 style='margin-top:14px'>Recommended</h3>"
+        f"<div>{weights}<h3 style='margin-top:14px'>Recommended</h3>"
         f"<table>{recommended}</table>"
         f"<p>Chosen next: <b>{escape(story.target)}</b></p></div>{timeline}</div></div>"
     )

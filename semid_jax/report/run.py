@@ -97,13 +97,14 @@ def _show_ids(
     """Weights, cells and users, of a model that has semantic IDs."""
     figures = results / "figures"
     at = raw.interactions.offsets[1:] - 1
-    draw_alpha(
-        tokenizer.readings.alpha[at],
-        np.asarray(tokenizer.archetypes.alpha),
-        tokenizer.readings.archetype[at],
-        tokenizer.module.modalities,
-        figures / "alpha.png",
-    )
+    if tokenizer.reads_users:
+        draw_alpha(
+            tokenizer.readings.alpha[at],
+            np.asarray(tokenizer.archetypes.alpha),
+            tokenizer.readings.archetype[at],
+            tokenizer.module.modalities,
+            figures / "alpha.png",
+        )
     cells = tokenizer.book.cells
     sizes = np.stack([np.bincount(column[1:], minlength=cells) for column in tokenizer.coarse])
     draw_list_sizes(sizes, figures / "list_sizes.png")

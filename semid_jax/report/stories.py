@@ -27,41 +27,40 @@ def tell_users(
       tokenizer: of the run.
       evaluation: of the test.
       count: how many.
-      figures: receives one figure per user.
+      figures: receives one figure per user of whom anything is said.
     """
     side, before, lists = evaluation.side, evaluation.before, evaluation.lists
     lengths = (side.history > 0).sum(axis=1)
     order = np.lexsort((side.users, -lengths, ~evaluation.fired))[:count]
     interactions, titles = raw.interactions, raw.catalogue.titles
-    readings = tokenizer.readings
+    readings, modalities = tokenizer.readings, tokenizer.module.modalities
     drift = np.asarray(drift_score(jnp.asarray(readings.drift.T)))
     drift = np.where(np.isfinite(drift), drift, np.nan)  # not judged
     stories = []
     for row in order:  # a handful of users
         user = int(side.users[row])
         flat = slice(int(interactions.offsets[user]), int(interactions.offsets[user + 1]))
-        name = f"user_{user}.png"
-        planted = int(raw.truth["drift_time"][user]) if raw.truth else -1
-        updates = np.flatnonzero(readings.fired[flat])
-        draw_user(
-            readings.alpha_short[flat],
-            readings.alpha[flat],
-            drift[flat],
-            float(tokenizer.threshold),
-            [int(u) for u in updates],
-            tokenizer.module.modalities,
-            figures / name,
-            planted if planted >= 0 else None,
-        )
+        name, weights = "", {}
+        if tokenizer.reads_users:
+            name = f"user_{user}.png"
+            weights = dict(zip(modalities, map(float, readings.alpha[flat][-1]), strict=True))
+            planted = int(raw.truth["drift_time"][user]) if raw.truth else -1
+            draw_user(
+                readings.alpha_short[flat],
+                readings.alpha[flat],
+                drift[flat],
+                float(tokenizer.threshold),
+                [int(u) for u in np.flatnonzero(readings.fired[flat])],
+                modalities,
+                figures / name,
+                planted if planted >= 0 else None,
+            )
         n = int(lengths[row])
-        weights = readings.alpha[flat][-1]
         stories.append(
             UserStory(
                 user_id=str(interactions.user_ids[user]),
                 history=[str(titles[i]) for i in side.history[row, :n]],
-                weights={
-                    m: float(w) for m, w in zip(tokenizer.module.modalities, weights, strict=True)
-                },
+                weights=weights,
                 archetype=int(side.archetype[row]),
                 ids_before=_ids(before.coarse[row, :n], before.fine[row, :n]),
                 ids_after=_ids(side.coarse[row, :n], side.fine[row, :n]),

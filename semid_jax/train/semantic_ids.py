@@ -72,6 +72,11 @@ class Tokenizer:
         return ItemViews(of.e, of.h, of.mask, self.archetypes, table)
 
     @property
+    def reads_users(self) -> bool:
+        """Whether anything is said of a user: weights, or drifts."""
+        return not self.module.config.uniform or bool(np.isfinite(self.threshold))
+
+    @property
     def centroids(self) -> Centroids:
         """What the codes stand for, as S1 uses it; shared digits say nothing of z."""
         words = self.book.fine
@@ -136,6 +141,11 @@ def train_frozen(
     return module, freeze(module, params, features, popularity(interactions), seed)
 
 
+def of_vectors(config: PmatConfig) -> PmatConfig:
+    """What PMAT's settings come to where the items' vectors are given: nobody is asked anything."""
+    return dataclasses.replace(config, archetypes=1, uniform=True, gated=False, steps=0)
+
+
 def make_tokenizer(
     features: ItemFeatures,
     interactions: Interactions,
@@ -160,7 +170,7 @@ def make_tokenizer(
       fused: float32[N + 1, D], the items' vectors as another tokenizer makes them; None for PMAT.
     """
     if fused is not None:
-        config = dataclasses.replace(config, archetypes=1, uniform=True, gated=False, steps=0)
+        config = of_vectors(config)
     module, frozen = train_frozen(features, interactions, config, width, seed)
     if fused is not None:
         h = jnp.broadcast_to(jnp.asarray(fused)[:, None], frozen.h.shape)
