@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from scipy.stats import gamma
 
 from semid_jax.data.sequences import gather_windows, popularity, split_end, train_mask
@@ -258,11 +259,17 @@ def item_kmeans(
     for _ in range(iterations):
         own = nearest_own(x, item, centroids, first, number)
         size = np.bincount(own, minlength=len(centroids))
-        total = np.zeros(centroids.shape)
-        np.add.at(total, own, x)
         filled = size > 0
-        centroids[filled] = (total[filled] / size[filled, None]).astype(np.float32)
+        total = _sums(x, own, len(centroids))
+        centroids[filled] = total[filled] / size[filled, None].astype(np.float32)
     return centroids, first
+
+
+def _sums(x: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
+    """float32[groups, w], rows of float32[n, w] summed; add.at takes forty times as long."""
+    ones, at = np.ones(len(x), np.float32), np.arange(len(x))
+    total: np.ndarray = scipy.sparse.csr_array((ones, (group, at)), (groups, len(x))) @ x
+    return total
 
 
 def nearest_own(
