@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         file, _, arguments = options.config.partition(":")
         study = launch.load_config(Path(file), arguments)
-        name = "-".join(filter(None, (Path(file).stem, arguments)))
+        name = "-".join(filter(None, (Path(file).stem, *arguments.split(":"))))
         rows, seeds = _chosen(dict(study.rows), options.rows), _seeds(options.seeds)
         workdir = options.workdir or Path("runs", "studies", name)
         kept = options.results / STUDIES / f"{name}.json"
