@@ -23,7 +23,7 @@ from semid_jax import disk
 from semid_jax.data import builders
 from semid_jax.eval.ranking import paired_difference, ranking_metrics
 from semid_jax.report.ranks import SHOWN, read_ranks
-from semid_jax.report.records import PAIRED, load_record
+from semid_jax.report.records import PAIRED, file_stem, load_record
 from semid_jax.types import InputError
 
 METRIC = "ndcg@10"
@@ -55,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if users is not None:
             found["dataset"] += ", users who drift"
             names.append("drifted")
-        file = "-".join(name.replace("/", "_") for name in names) + ".json"
-        path = options.results / PAIRED / options.experiment / file
+        path = options.results / PAIRED / options.experiment / f"{file_stem(*names)}.json"
         disk.write_json(path, {"experiment": options.experiment, **found})
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)

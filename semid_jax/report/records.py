@@ -63,8 +63,12 @@ class Record:
     @property
     def file_name(self) -> str:
         """<dataset>-<model>-<seed>.json, what is no letter, digit or dot in a name being "_"."""
-        names = (re.sub(r"[^\w.]+", "_", name) for name in (self.dataset, self.model))
-        return f"{'-'.join(names)}-{self.seed}.json"
+        return f"{file_stem(self.dataset, self.model)}-{self.seed}.json"
+
+
+def file_stem(*names: str) -> str:
+    """Names joined by hyphens, what is neither letter nor digit in them (nor "." or "@") as "_"."""
+    return "-".join(re.sub(r"[^\w.@]+", "_", name) for name in names)
 
 
 def write_record(results: Path, record: Record) -> Path:
