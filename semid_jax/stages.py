@@ -22,6 +22,7 @@ from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.eval import baselines
 from semid_jax.eval.ranking import ranking_metrics, target_ranks
+from semid_jax.features.behaviour import with_behaviour
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform, read_features
 from semid_jax.models.rounding import product_dtype
@@ -186,11 +187,10 @@ def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFe
     settings = config.features.to_dict()
     if not artifacts.matches(directory, "features", inputs, settings):
         started = time.perf_counter()
-        made, fitted = fit_transform(
-            raw.catalogue,
-            train_items(raw.interactions),
-            section(config, "features", FeaturesConfig),
-        )
+        wanted = section(config, "features", FeaturesConfig)
+        asked = raw.interactions, wanted.modalities, wanted.dimensions
+        catalogue = with_behaviour(raw.catalogue, *asked)
+        made, fitted = fit_transform(catalogue, train_items(raw.interactions), wanted)
         arrays = {f"x/{k}": v for k, v in made.x.items()}
         arrays |= {f"present/{k}": v for k, v in made.present.items()}
         arrays |= {f"fitted/{k}": v for k, v in fitted.items()}

@@ -10,7 +10,8 @@ class FeaturesConfig:
     """How raw features become the tokenizer's input.
 
     Attributes:
-      modalities: names to use; () for all that the data set has.
+      modalities: names to use; () for all that the data set has. Besides those, "behaviour" is what
+        is chosen together, see `features.behaviour`.
       dimensions: principal components kept per modality, at most.
       whitening: 0 keeps the variance of each component, 1 makes all equal; between, in between.
     """
