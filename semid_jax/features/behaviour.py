@@ -1,6 +1,6 @@
 """What is chosen together, as one more modality: item vectors from the train parts of histories.
 
-Shifted positive pointwise mutual information, factorised: Levy and Goldberg, "Neural Word Embedding
+Positive pointwise mutual information, factorised: Levy and Goldberg, "Neural Word Embedding
 as Implicit Matrix Factorization", NIPS 2014, section 3.
 """
 
