@@ -6,7 +6,8 @@ python -m semid_jax.study --config=$CONFIG:gpt2:amazon_2014,category=Beauty --re
 
 `hdnag`: each one's fused embedding, our quantiser (same C, L, K) and HDNAG. `gpt2`: its own codes,
 one after another. Generators are trained for less long than in the main table and HDNAG against a
-sample of the items, all rows alike: rows of a table may be compared, tables may not.
+sample of the items, all rows alike: rows of a table may be compared, tables may not. GPT2's two
+epochs on MovieLens-1M are too few for its rows to be of record (BUILD_NOTES.md).
 """
 
 from ml_collections import ConfigDict
