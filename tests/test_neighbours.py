@@ -8,15 +8,34 @@ from semid_jax.eval.ranking import target_ranks
 from semid_jax.models import neighbours
 from semid_jax.models.neighbours import (
     Histories,
+    _blocks,
+    _tie_scores,
     fit_item_knn,
     fit_modality_knn,
     no_neighbours,
     rank_targets,
-    recommend,
 )
 from semid_jax.types import Interactions, ItemFeatures
 
 N = 30
+
+
+def recommend(table, histories, popularity, k=50, last=0, exclude_history=False):
+    """Ranks the catalogue for every user: int32[U, k], best first, 0 where there are no more."""
+    lists = np.zeros((histories.n_users, k), np.int32)
+    ties = _tie_scores(popularity)
+    for start, reached, row, items in _blocks(table, histories, last):
+        scores = reached.toarray() + ties
+        if exclude_history:
+            scores[row, items] = -np.inf
+        width = min(k, scores.shape[1])
+        best = np.argpartition(scores, -width, axis=1)[:, -width:]
+        values = np.take_along_axis(scores, best, axis=1)
+        order = np.lexsort((best, -values), axis=1)
+        ranked = np.take_along_axis(best, order, axis=1)
+        valid = np.take_along_axis(values, order, axis=1) > -np.inf
+        lists[start : start + len(scores), :width] = np.where(valid, ranked, 0)
+    return lists
 
 
 @pytest.fixture

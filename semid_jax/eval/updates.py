@@ -41,11 +41,11 @@ def update_metrics(
       rank: read sides to the ranks of their targets, int32[u].
 
     Returns:
-      "updated_users" (share), "churn", and where there are any: of "stale" and "full", against the
-      incremental codes, "code_overlap_…" (share of equal codes) and "cosine_…" (mean cosine of what
-      the codes stand for); of all three "updated_ndcg@10_…" and "coherence_…", see
-      `coherence`; "update_gain…", the paired difference of incremental and stale, and "full_gain…",
-      of incremental and full, with intervals.
+      "updated_users" (share), "churn", and where there are any and codes `can_change`: of "stale"
+      and "full", against the incremental codes, "code_overlap_…" (share of equal codes) and
+      "cosine_…" (mean cosine of what the codes stand for); of all three "updated_ndcg@10_…" and
+      "coherence_…", see `coherence`; "update_gain…", the paired difference of incremental and
+      stale, and "full_gain…", of incremental and full, with intervals.
     """
     rows = np.flatnonzero(fired)
     found = {"updated_users": float(fired.mean()), "churn": churn(after, before, fired)}

@@ -86,7 +86,7 @@ class NeighbourTable:
 
 
 def no_neighbours(n_items: int) -> NeighbourTable:
-    """The empty table, with which `recommend` is the popularity baseline."""
+    """The empty table, with which all items rank by popularity."""
     return NeighbourTable(np.zeros((n_items + 1, 0), np.int32), np.zeros((n_items + 1, 0), "f4"))
 
 
@@ -137,43 +137,6 @@ def fit_modality_knn(x: np.ndarray, present: np.ndarray, neighbours: int = 200) 
     return _nearest(block, len(x) - 1, neighbours)
 
 
-def recommend(
-    table: NeighbourTable,
-    histories: Histories,
-    popularity: np.ndarray,
-    k: int = 50,
-    last: int = 0,
-    exclude_history: bool = False,
-) -> np.ndarray:
-    """Ranks the whole catalogue for every user.
-
-    Args:
-      table: neighbours of every item.
-      histories: what is known of each user.
-      popularity: int64[N + 1], interactions per item in the training part; decides ties.
-      k: items returned.
-      last: history items that count, from the end; 0 = all.
-      exclude_history: leave out the items of the whole history.
-
-    Returns:
-      int32[U, k], best first; 0 where a user has no further item.
-    """
-    lists = np.zeros((histories.n_users, k), np.int32)
-    ties = _tie_scores(popularity)
-    for start, reached, row, items in _blocks(table, histories, last):
-        scores = reached.toarray() + ties
-        if exclude_history:
-            scores[row, items] = -np.inf
-        width = min(k, scores.shape[1])
-        best = np.argpartition(scores, -width, axis=1)[:, -width:]
-        values = np.take_along_axis(scores, best, axis=1)
-        order = np.lexsort((best, -values), axis=1)
-        ranked = np.take_along_axis(best, order, axis=1)
-        valid = np.take_along_axis(values, order, axis=1) > -np.inf
-        lists[start : start + len(scores), :width] = np.where(valid, ranked, 0)
-    return lists
-
-
 def rank_targets(
     table: NeighbourTable,
     histories: Histories,
@@ -182,7 +145,9 @@ def rank_targets(
     last: int = 0,
     exclude_history: bool = False,
 ) -> np.ndarray:
-    """The rank of each user's target in the list `recommend` would return with k = N.
+    """The rank of each user's target among all items.
+
+    They are ranked by mean similarity to the history, then popularity, then number.
 
     Args:
       table: neighbours of every item.

@@ -198,8 +198,8 @@ def make_tokenizer(
         threshold = fit_threshold(perceiver, archetypes, interactions, config, seed)
         settings = threshold, config.window, config.hold
         readings = read_all(perceiver, archetypes, interactions, *settings)
-    if config.uniform:
-        readings.alpha[:] = readings.alpha_short[:] = 1 / alpha.shape[1]
+        if config.uniform:
+            readings.alpha[:] = readings.alpha_short[:] = 1 / alpha.shape[1]
     return Tokenizer(
         module,
         frozen,
