@@ -12,7 +12,8 @@
 --results   where the study is kept as studies/<file>-<arguments>.json; results if not given
 
 --record    the name of an experiment: runs are whole ones, and each becomes a run of record there,
-            its model's variant named after the row; lists are measured in the first row's features
+            its model's variant named after the row, in place of its validation in the study's file;
+            lists are measured in the first row's features
 
 What counts is the validation of what a run would go on with: calibrated, where it calibrates.
 Without --record test is left alone. A run that has ended is not repeated, one that was killed goes
@@ -37,9 +38,10 @@ from pathlib import Path
 from typing import Any
 
 from semid_jax import artifacts, disk, launch, provenance
+from semid_jax.report.experiments import experiment_table
 from semid_jax.report.keep import keep
-from semid_jax.report.records import STUDIES, load_study
-from semid_jax.report.tables import shown_columns, text_table
+from semid_jax.report.records import STUDIES, load_record, load_records, load_study
+from semid_jax.report.tables import Column, shown_columns, text_table
 from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
 
@@ -81,19 +83,25 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _run(folder, arguments, seed, row, lender, beside=options.jobs > 1)
 
         def keep_run(row: str, seed: int) -> None:
-            _keep(kept, workdir, study.base, list(dict(study.rows)))
-            if options.record:
-                folder, of_first = _folder(workdir, row, seed), _folder(workdir, first, seed)
-                measured = of_first if of_first.exists() else None
-                print(keep(folder, options.results, options.record, row, measured))
+            if not options.record:
+                _keep(kept, workdir, study.base, list(dict(study.rows)))
+                return
+            folder, of_first = _folder(workdir, row, seed), _folder(workdir, first, seed)
+            measured = of_first if of_first.exists() else None
+            records.append(keep(folder, options.results, options.record, row, measured))
+            print(records[-1])
 
+        records: list[Path] = []
         wanted = [(row, seed) for seed in seeds for row in rows]
         code = _run_all(run, wanted, options.jobs, keep_run)
         if code:
             return code
-        table = variant_rows(load_study(kept))
-        print(text_table(table, shown_columns(VARIANT_COLUMNS, table)))
-        print(kept)
+        if options.record:
+            print(text_table(*_of_record(options.results, records)))
+        else:
+            table = variant_rows(load_study(kept))
+            print(text_table(table, shown_columns(VARIANT_COLUMNS, table)))
+            print(kept)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return launch.BAD_INPUT
@@ -199,6 +207,14 @@ def _validation(workdir: Path, best: dict[str, Any]) -> dict[str, float]:
     if (workdir / "calibration").exists():
         return dict(artifacts.read_extra(workdir / "calibration")["validation"])
     return {k.split(".", 1)[1]: v for k, v in best.items() if k.startswith("validation.")}
+
+
+def _of_record(results: Path, kept: Sequence[Path]) -> tuple[list[dict[str, Any]], list[Column]]:
+    """The table of the experiment and data set that the kept records are of."""
+    new = [load_record(path) for path in kept]
+    tables = {(record.experiment, record.dataset) for record in new}
+    known = load_records(results)
+    return experiment_table([r for r in known if (r.experiment, r.dataset) in tables])
 
 
 def _probed(workdir: Path) -> dict[str, float]:

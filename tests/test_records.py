@@ -9,7 +9,7 @@ from semid_jax import artifacts
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.store import KIND, read_evaluation, write_evaluation
 from semid_jax.eval.users import Lists, Users
-from semid_jax.report import keep, readme
+from semid_jax.report import experiments, keep, readme
 from semid_jax.report.checks import TABLES, check_table
 from semid_jax.report.metrics import write_metrics
 from semid_jax.report.ranks import read_ranks
@@ -151,7 +151,7 @@ def test_of_a_baseline_without_training_the_best_features_are_shown(tmp_path):
         made = json.loads(record(tmp_path, model, seed).read_text())
         values = {"text_knn": text, "item_knn": 0.02}
         made["metrics"]["baselines"] = {
-            name: dict.fromkeys(readme.METRICS, value) for name, value in values.items()
+            name: dict.fromkeys(experiments.METRICS, value) for name, value in values.items()
         }
         made["metrics"]["test_without_history"] = {"ndcg@10": 0.11}
         made["metrics"]["baselines_without_history"] = {"item_knn": {"ndcg@10": 0.023}}

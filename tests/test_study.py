@@ -102,7 +102,10 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     path = tmp_path / "r" / "tokenizers" / "synthetic-rpg_half_of_it-0.json"
     assert load_record(path).model == "rpg/half of it"
     assert set(read_ranks(path).diversity) == {"audio", "image", "text"}
-    assert f"\n{path}\n" in capfd.readouterr().out
+    out = capfd.readouterr().out
+    assert f"\n{path}\n" in out
+    assert "rpg/half of it" in out.split(str(path))[1]
+    assert len(load_study(kept)["runs"]) == 2
 
 
 def test_after_a_run_that_failed_none_is_started():
