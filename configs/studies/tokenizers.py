@@ -35,7 +35,7 @@ SHORTER = {
         " --config.train.evaluate_users=4000 --config.loss.candidates=2048"
     ),
     ("gpt2", "movielens_1m"): " --config.train.epochs=2 --config.train.lr=3e-3",
-    ("gpt2", "amazon_2014"): " --config.train.epochs=12",
+    ("gpt2", "amazon_2014"): " --config.train.epochs=12 --config.decode.beam=20",
 }
 
 
