@@ -2,10 +2,12 @@
 
 CONFIG=configs/studies/tokenizers.py
 python -m semid_jax.study --config=$CONFIG:hdnag:movielens_1m --record=tokenizers_hdnag
+python -m semid_jax.study --config=$CONFIG:behaviour:movielens_1m --record=tokenizers_behaviour
 python -m semid_jax.study --config=$CONFIG:gpt2:amazon_2014,category=Beauty --record=tokenizers_gpt2
 
-`hdnag`: each one's fused embedding, our quantiser (same C, L, K) and HDNAG. `gpt2`: its own codes,
-one after another. Generators are trained for less long than in the main table and HDNAG against a
+`hdnag`: each one's fused embedding, our quantiser (same C, L, K) and HDNAG. `behaviour`: the same,
+what is chosen together being one more modality for all of them. `gpt2`: its own codes, one after
+another. Generators are trained for less long than in the main table and HDNAG against a
 sample of the items, all rows alike: rows of a table may be compared, tables may not. GPT2's two
 epochs on MovieLens-1M are too few for its rows to be of record (BUILD_NOTES.md).
 """
@@ -25,17 +27,21 @@ PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
 MODALITIES = {"movielens_1m": ("image", "text"), "amazon_2014": ("attributes", "text")}
-CONFIGS = {"hdnag": "configs/hdnag.py", "gpt2": "configs/baselines/gpt2.py"}
-SHORTER = {
-    ("hdnag", "movielens_1m"): (
+HDNAG = "configs/hdnag.py"
+CONFIGS = {"hdnag": HDNAG, "behaviour": HDNAG, "gpt2": "configs/baselines/gpt2.py"}
+HDNAG_SHORTER = {
+    "movielens_1m": (
         " --config.train.epochs=3 --config.train.max_length=50 --config.loss.candidates=1024"
     ),
-    ("hdnag", "amazon_2014"): (
+    "amazon_2014": (
         " --config.train.epochs=8 --config.train.evaluate_every=2"
         " --config.train.evaluate_users=4000 --config.loss.candidates=2048"
     ),
+}
+SHORTER = {
+    **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
     ("gpt2", "movielens_1m"): " --config.train.epochs=2 --config.train.lr=3e-3",
-    ("gpt2", "amazon_2014"): " --config.train.epochs=12 --config.decode.beam=20",
+    ("gpt2", "amazon_2014"): " --config.train.epochs=12",
 }
 
 
@@ -46,10 +52,15 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
     if (generator, name) not in SHORTER:
         known = ", ".join(":".join(pair) for pair in SHORTER)
         raise InputError(f"--config=…:{arg}: unknown study; known are {known}")
-    single = {f"{m} alone": f"--config.features.modalities={m}" for m in MODALITIES[name]}
-    if generator == "hdnag":
-        own = {"PMAT": PERSONAL + GROUPS[name], "PMAT with A = 1": ""}
-    else:
-        own = {"residual k-means": ""}
     base = f"--config={CONFIGS[generator]}:{preset}{SHORTER[generator, name]}"
-    return ConfigDict({"base": base, "rows": tuple({**own, **OTHERS, **single}.items())})
+    if generator == "gpt2":
+        rows = {"residual k-means": "", **OTHERS}
+    else:
+        rows = {"PMAT": PERSONAL + GROUPS[name], "PMAT with A = 1": "", **OTHERS}
+    modalities = MODALITIES[name]
+    if generator == "behaviour":
+        together = f'--config.features.modalities="{("behaviour", *modalities)}"'
+        rows = {row: f"{own} {together}" for row, own in rows.items()}
+        modalities = ("behaviour",)
+    rows |= {f"{m} alone": f"--config.features.modalities={m}" for m in modalities}
+    return ConfigDict({"base": base, "rows": tuple(rows.items())})
