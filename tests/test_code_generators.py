@@ -2,6 +2,7 @@
 
 import itertools
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ from slow_models import random_params, slow_trunk
 
 from semid_jax.decode.beam import beam_search
 from semid_jax.decode.topk import tie_hash
-from semid_jax.decode.trie import build_trie
+from semid_jax.decode.trie import build_trie, next_codes
 from semid_jax.eval.beam import generate
 from semid_jax.models.gpt2 import Gpt2, Gpt2Config, code_loss
 from semid_jax.models.tiger import Tiger, TigerConfig, distance_bucket
 from semid_jax.models.windows import append, newest
+from semid_jax.train.code_objective import CodeTable
 from semid_jax.types import InputError
 
 N, T, D, L, K, B = 20, 5, 8, 3, 4, 3
@@ -33,8 +35,8 @@ def log_softmax(x):
     return x - x.max() - np.log(np.exp(x - x.max()).sum())
 
 
-def gpt2(codes, history):
-    model = Gpt2(Gpt2Config(width=D, layers=2, heads=2), L, K, T)
+def gpt2(codes, history, constrained=False):
+    model = Gpt2(Gpt2Config(width=D, layers=2, heads=2, constrained=constrained), L, K, T)
     params, p = random_params(model, codes[history], rng=np.random.default_rng(1))
 
     def slow(history, codes_so_far):
@@ -77,8 +79,8 @@ def slow_up(x, p):
     return np.maximum(rms(x, p["norm"]) @ p["up"]["kernel"], 0) @ p["down"]["kernel"]
 
 
-def tiger(codes, history):
-    config = TigerConfig(width=D, heads=2, head_width=3, feed_forward=10)
+def tiger(codes, history, constrained=False):
+    config = TigerConfig(width=D, heads=2, head_width=3, feed_forward=10, constrained=constrained)
     model = Tiger(config, L, K, T)
     params, p = random_params(
         model, codes[history], history > 0, codes[history[:, 0]], rng=np.random.default_rng(1)
@@ -112,11 +114,20 @@ def tiger(codes, history):
     return model, params, slow
 
 
-def log_probability(slow, history, code):
-    return sum(slow(history, code[:j])[code[j]] for j in range(L))
+def log_probability(slow, history, code, among=None):
+    """Of the code, each level's among all values, or among what codes `among` have there."""
+    total = 0.0
+    for j in range(L):
+        log_p = slow(history, code[:j])
+        if among is not None:
+            children = {other[j] for other in among if (other[:j] == code[:j]).all()}
+            log_p = log_p - np.log(np.exp(log_p[sorted(children)]).sum())
+        total += log_p[code[j]]
+    return total
 
 
-def test_gpt2_loss_is_the_cross_entropy_of_every_code_given_those_before(world):
+@pytest.mark.parametrize("constrained", [False, True])
+def test_gpt2_loss_is_the_cross_entropy_of_every_code_given_those_before(world, constrained):
     codes, history = world
     model, params, slow = gpt2(codes, history)
     targets = np.where(history > 0, np.roll(history, -1, axis=1), 0)
@@ -124,11 +135,13 @@ def test_gpt2_loss_is_the_cross_entropy_of_every_code_given_those_before(world):
     weight = (np.random.default_rng(2).random((B, T)) < 0.7) * (targets > 0)
     sequence, _ = append(jnp.asarray(history), newest(jnp.asarray(history), jnp.asarray(targets)))
     table = jnp.asarray(codes)
-    found = code_loss(
-        model.apply(params, table[sequence]), table[targets], jnp.asarray(weight, jnp.float32)
-    )
+    known = CodeTable(table, jnp.asarray(next_codes(codes)) if constrained else None)
+    logits = model.apply(params, table[sequence])
+    found = known.loss(logits, jnp.asarray(targets), jnp.asarray(weight, jnp.float32))
+    assert np.isfinite(jax.grad(lambda x: known.loss(x, targets, weight).sum())(logits)).all()
+    among = codes[1:] if constrained else None
     expected = -sum(
-        log_probability(slow, history[b, : t + 1], codes[targets[b, t]]) / L
+        log_probability(slow, history[b, : t + 1], codes[targets[b, t]], among) / L
         for b in range(B)
         for t in range(T)
         if weight[b, t]
@@ -158,16 +171,16 @@ def test_relative_positions_fall_into_t5_s_buckets(both_sides):
 
 
 @pytest.mark.parametrize("make", [gpt2, tiger])
-def test_a_wide_beam_ranks_all_items_by_their_log_probability(world, make):
+@pytest.mark.parametrize(("constrained", "dense"), [(False, 0), (True, 0), (True, 2)])
+def test_a_wide_beam_ranks_all_items_by_their_log_probability(world, make, constrained, dense):
     codes, history = world
-    model, params, slow = make(codes, history)
-    found = generate(
-        model, params, build_trie(codes), jnp.asarray(codes), jnp.asarray(history), beam=N, k=N
-    )
+    model, params, slow = make(codes, history, constrained)
+    trie, among = build_trie(codes, dense), codes[1:] if constrained else None
+    found = generate(model, params, trie, jnp.asarray(codes), jnp.asarray(history), beam=N, k=N)
     hashes = tie_hash(np.arange(N + 1))
     for b in range(B):
         real = history[b][history[b] > 0]
-        score = {i: log_probability(slow, real, codes[i]) for i in range(1, N + 1)}
+        score = {i: log_probability(slow, real, codes[i], among) for i in range(1, N + 1)}
         order = sorted(score, key=lambda i, s=score: (-s[i], hashes[i]))
         assert np.asarray(found.items)[b].tolist() == order
         np.testing.assert_allclose(found.scores[b], [score[i] for i in order], atol=2e-3)
@@ -216,6 +229,19 @@ def test_the_trie_holds_each_item_once_and_its_tables_the_same_edges(world):
 
     walk(0, 0, ())
     assert found == {tuple(map(int, code)): i for i, code in enumerate(codes) if i}
+
+
+def test_next_codes_are_the_children_of_the_nodes_on_an_items_path():
+    codes = np.random.default_rng(0).integers(0, 70, (40, 3)).astype(np.uint8)
+    codes[:, 0] %= 3
+    found = next_codes(codes)
+    assert found.shape == (40, 3, 3)
+    assert (found[0] == 0xFFFFFFFF).all()
+    for row, code in enumerate(codes[1:], 1):
+        for level in range(3):
+            bits = {v for v in range(96) if found[row, level, v // 32] >> (v % 32) & 1}
+            alike = (codes[1:, :level] == code[:level]).all(axis=1)
+            assert bits == set(codes[1:][alike, level].tolist())
 
 
 def test_two_items_of_one_code_are_refused():

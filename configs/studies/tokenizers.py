@@ -26,7 +26,10 @@ OTHERS = {
 PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
-MODALITIES = {"movielens_1m": ("image", "text"), "amazon_2014": ("attributes", "text")}
+MODALITIES: dict[str, tuple[str, ...]] = {
+    "movielens_1m": ("image", "text"),
+    "amazon_2014": ("attributes", "text"),
+}
 HDNAG = "configs/hdnag.py"
 CONFIGS = {"hdnag": HDNAG, "behaviour": HDNAG, "gpt2": "configs/baselines/gpt2.py"}
 HDNAG_SHORTER = {
@@ -57,10 +60,10 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
         rows = {"residual k-means": "", **OTHERS}
     else:
         rows = {"PMAT": PERSONAL + GROUPS[name], "PMAT with A = 1": "", **OTHERS}
-    modalities = MODALITIES[name]
+    alone = MODALITIES[name]
     if generator == "behaviour":
-        together = f'--config.features.modalities="{("behaviour", *modalities)}"'
+        together = f'--config.features.modalities="{("behaviour", *alone)}"'
         rows = {row: f"{own} {together}" for row, own in rows.items()}
-        modalities = ("behaviour",)
-    rows |= {f"{m} alone": f"--config.features.modalities={m}" for m in modalities}
+        alone = ("behaviour",)
+    rows |= {f"{m} alone": f"--config.features.modalities={m}" for m in alone}
     return ConfigDict({"base": base, "rows": tuple(rows.items())})

@@ -23,7 +23,13 @@ Step = Callable[[Any, jax.Array, int], tuple[jax.Array, Any]]
 
 
 def beam_search(
-    trie: Trie, logits: jax.Array, own: Any, step: Step, beam: int, k: int
+    trie: Trie,
+    logits: jax.Array,
+    own: Any,
+    step: Step,
+    beam: int,
+    k: int,
+    constrained: bool = False,
 ) -> Retrieved:
     """The items of the most probable codes that a beam finds.
 
@@ -34,6 +40,7 @@ def beam_search(
       step: the model.
       beam: b, hypotheses kept.
       k: items returned, at most b.
+      constrained: whether a code's probability is among the children of a node, or among all K.
 
     Returns:
       items, log probabilities, and how many leaves were looked at.
@@ -42,7 +49,9 @@ def beam_search(
     logits = logits[:, None]
     score, node = jnp.zeros((B, 1)), jnp.zeros((B, 1), jnp.int32)  # one hypothesis: the root
     for level in range(trie.levels):
-        found, edge = _children(trie, level, score, node, jax.nn.log_softmax(logits))
+        if not constrained:
+            logits = jax.nn.log_softmax(logits)
+        found, edge = _children(trie, level, score, node, logits, constrained)
         width, shape = edge.shape[-1], (B, -1)
         found, edge = found.reshape(shape), edge.reshape(shape)
         if level == trie.levels - 1:
@@ -56,7 +65,12 @@ def beam_search(
 
 
 def _children(
-    trie: Trie, level: int, score: jax.Array, node: jax.Array, log_p: jax.Array
+    trie: Trie,
+    level: int,
+    score: jax.Array,
+    node: jax.Array,
+    log_p: jax.Array,
+    constrained: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """What may follow the hypotheses: scores, -inf for nothing, and edges, [B, b, children] each.
 
@@ -66,6 +80,7 @@ def _children(
       score: float32[B, b], of the hypotheses.
       node: int32[B, b], where they stand.
       log_p: float32[B, b, K], of the next code.
+      constrained: whether they are logits still, to be made probabilities among the children.
     """
     if level < len(trie.dense):
         edge = trie.dense[level][node]
@@ -76,6 +91,8 @@ def _children(
         edge = first[..., None] + jnp.arange(trie.branching[level])
         real = edge < after[..., None]
         log_p = jnp.take_along_axis(log_p, trie.code[level][jnp.where(real, edge, 0)], axis=-1)
+    if constrained:
+        log_p = jax.nn.log_softmax(log_p, where=real)
     real &= (score > -jnp.inf)[..., None]
     return jnp.where(real, score[..., None] + log_p, -jnp.inf), jnp.where(real, edge, 0)
 

@@ -75,6 +75,30 @@ def build_trie(codes: np.ndarray, dense: int = 0) -> Trie:
     return Trie(tuple(code), tuple(first), item, tuple(tables), tuple(branching))
 
 
+def next_codes(codes: np.ndarray) -> np.ndarray:
+    """Which codes follow an item's prefixes, as bits: the children of the nodes on its path.
+
+    Args:
+      codes: uint8[N + 1, L], row 0 is padding.
+
+    Returns:
+      uint32[N + 1, L, W]; bit v % 32 of word v // 32 says whether some item has code v at that
+      level after the same codes. All bits are set for padding.
+    """
+    rows, levels = codes.shape
+    words = -(-(int(codes.max()) + 1) // 32)
+    found = np.full((rows, levels, words), 0xFFFFFFFF, np.uint32)
+    bit = np.left_shift(np.uint32(1), (codes % 32).astype(np.uint32))
+    node = np.zeros(rows - 1, np.int64)
+    for level in range(levels):
+        code = codes[1:, level]
+        children = np.zeros((int(node.max()) + 1, words), np.uint32)
+        np.bitwise_or.at(children, (node, code // 32), bit[1:, level])
+        found[1:, level] = children[node]
+        node = np.unique(node * 256 + code, return_inverse=True)[1].ravel()
+    return found
+
+
 def _table(code: jax.Array, first: jax.Array) -> jax.Array:
     """int32[nodes, K]: the edge of each code, -1 for none."""
     made = np.full((len(first) - 1, int(code.max()) + 1), -1, np.int32)

@@ -51,7 +51,7 @@ def generate(
         found: tuple[jax.Array, Any] = model.apply(params, shared, own, code, level, method="step")
         return found
 
-    return beam_search(trie, logits, own, step, beam, k)
+    return beam_search(trie, logits, own, step, beam, k, model.config.constrained)
 
 
 def beam_lists(

@@ -27,12 +27,15 @@ class Gpt2Config:
       layers: transformer blocks.
       heads: attention heads; divides width.
       dropout: on the input, the attention weights and the residual branches.
+      constrained: a code's probability is among the codes that items have after the same codes, in
+        training as in the search; else among all of its level.
     """
 
     width: int = 128
     layers: int = 2
     heads: int = 4
     dropout: float = 0.2
+    constrained: bool = False
 
 
 class Gpt2(nn.Module):
@@ -111,17 +114,24 @@ class Gpt2(nn.Module):
         return state @ self.codes[level + 1].T, own
 
 
-def code_loss(logits: jax.Array, codes: jax.Array, weight: jax.Array) -> jax.Array:
+def code_loss(
+    logits: jax.Array, codes: jax.Array, weight: jax.Array, following: jax.Array | None = None
+) -> jax.Array:
     """Mean over levels of the cross-entropy of the true codes.
 
     Args:
       logits: float32[..., L, K].
       codes: uint8[..., L].
       weight: float32[...].
+      following: uint32[..., L, W], the codes that can be, see `trie.next_codes`; all if not given.
 
     Returns:
       float32[], sum over items.
     """
+    if following is not None:
+        value = jnp.arange(logits.shape[-1], dtype=jnp.uint32)
+        bits = jnp.right_shift(following[..., value // 32], value % 32) & 1
+        logits = jnp.where(bits == 1, logits, -jnp.inf)
     own = jnp.take_along_axis(logits, codes[..., None].astype(jnp.int32), axis=-1)[..., 0]
     losses = jax.nn.logsumexp(logits, axis=-1) - own
     return jnp.sum(jnp.mean(losses, axis=-1) * weight)

@@ -38,6 +38,7 @@ class TigerConfig:
       feed_forward: width inside a feed-forward layer.
       dropout: on embeddings, attention weights, inside feed-forward layers and on what every
         layer adds.
+      constrained: see `Gpt2Config`.
     """
 
     width: int = 128
@@ -47,6 +48,7 @@ class TigerConfig:
     head_width: int = 32
     feed_forward: int = 512
     dropout: float = 0.1
+    constrained: bool = False
 
 
 def distance_bucket(distance: jax.Array, both_sides: bool) -> jax.Array:

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import BeamConfig
-from semid_jax.decode.trie import build_trie
+from semid_jax.decode.trie import build_trie, next_codes
 from semid_jax.eval.beam import beam_lists, evaluate_beam, items_of
 from semid_jax.eval.dense import make_users
 from semid_jax.eval.evaluation import Evaluation
@@ -32,7 +32,7 @@ from semid_jax.recommenders.common import (
     validation_users,
 )
 from semid_jax.recommenders.static_ids import static_ids_stage
-from semid_jax.train.code_objective import gpt2_losses, tiger_losses
+from semid_jax.train.code_objective import CodeTable, gpt2_losses, tiger_losses
 from semid_jax.train.step import Losses
 from semid_jax.types import InputError, Interactions, ItemFeatures
 
@@ -140,6 +140,7 @@ def prepare(
     def evaluate(params: Any) -> Evaluation:
         return evaluate_beam(raw, features, ids, model, params, trie, codes, decode, width)
 
-    losses = kind.losses(model)
-    made = Prepared(params, losses, codes, validate, evaluate, has_ids=True)
+    following = jnp.asarray(next_codes(table)) if model.config.constrained else None
+    constants = CodeTable(codes, following)
+    made = Prepared(params, kind.losses(model), constants, validate, evaluate, has_ids=True)
     return CodeGenerator(model, table, reads, made)
