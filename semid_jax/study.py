@@ -75,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kept = options.results / STUDIES / f"{name}.json"
         first = next(iter(dict(study.rows)))
 
+        records: list[Path] = []
+
         def run(row: str, seed: int) -> int:
             arguments = [*shlex.split(study.base), *shlex.split(rows[row]), f"--config.seed={seed}"]
             if not options.record:
@@ -91,7 +93,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             records.append(keep(folder, options.results, options.record, row, measured))
             print(records[-1])
 
-        records: list[Path] = []
         wanted = [(row, seed) for seed in seeds for row in rows]
         code = _run_all(run, wanted, options.jobs, keep_run)
         if code:
