@@ -172,7 +172,7 @@ def test_relative_positions_fall_into_t5_s_buckets(both_sides):
 
 @pytest.mark.parametrize(
     ("make", "constrained", "dense"),
-    [(gpt2, False, 0), (tiger, False, 0), (gpt2, True, 0), (gpt2, True, 2)],
+    [(gpt2, False, 0), (tiger, False, 0), (gpt2, True, 0), (gpt2, True, 2), (tiger, True, 0)],
 )
 def test_a_wide_beam_ranks_all_items_by_their_log_probability(world, make, constrained, dense):
     codes, history = world

@@ -49,8 +49,6 @@ def beam_search(
     logits = logits[:, None]
     score, node = jnp.zeros((B, 1)), jnp.zeros((B, 1), jnp.int32)  # one hypothesis: the root
     for level in range(trie.levels):
-        if not constrained:
-            logits = jax.nn.log_softmax(logits)
         found, edge = _children(trie, level, score, node, logits, constrained)
         width, shape = edge.shape[-1], (B, -1)
         found, edge = found.reshape(shape), edge.reshape(shape)
@@ -69,7 +67,7 @@ def _children(
     level: int,
     score: jax.Array,
     node: jax.Array,
-    log_p: jax.Array,
+    logits: jax.Array,
     constrained: bool,
 ) -> tuple[jax.Array, jax.Array]:
     """What may follow the hypotheses: scores, -inf for nothing, and edges, [B, b, children] each.
@@ -79,9 +77,10 @@ def _children(
       level: that comes next.
       score: float32[B, b], of the hypotheses.
       node: int32[B, b], where they stand.
-      log_p: float32[B, b, K], of the next code.
-      constrained: whether they are logits still, to be made probabilities among the children.
+      logits: float32[B, b, K], of the next code.
+      constrained: whether probabilities are among the children, or among all K.
     """
+    log_p = logits if constrained else jax.nn.log_softmax(logits)
     if level < len(trie.dense):
         edge = trie.dense[level][node]
         real = edge >= 0
