@@ -21,6 +21,7 @@ from semid_jax.decode.exact import check_query
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
+from semid_jax.decode.shortlist import shortlist
 from semid_jax.decode.sketch import Sketch
 from semid_jax.decode.topk import ItemsAt, top_k_ties
 from semid_jax.turns import cached_turns
@@ -42,21 +43,21 @@ def retrieve_leaves(index: Index, sketch: Sketch, query: Query, leaves: int, k: 
     """
     check_query(index, query)
     leaves = min(leaves, len(sketch.item))
-    guess = leaf_scores(sketch, query)
-    if index.n_archetypes > 1:
-        guess = jnp.where(_holds_any(sketch, query), guess, -jnp.inf)
-    which = jax.lax.optimization_barrier(jax.lax.top_k(guess, leaves))[1]
 
-    def search(of_users: tuple[Query, jax.Array]) -> Retrieved:
-        query, which = of_users
+    def search(query: Query) -> Retrieved:
+        guess = leaf_scores(sketch, query)
+        if index.n_archetypes > 1:
+            guess = jnp.where(_holds_any(sketch, query), guess, -jnp.inf)
+        which, there = shortlist(jax.lax.optimization_barrier(guess), leaves)
         scores, own = score_leaves(sketch, query, which)
+        own &= there[:, :, None]
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
         items, scores = top_k_ties(scores, items_of(sketch, which), k)
         return Retrieved(items, scores, own.sum(axis=(1, 2), dtype=jnp.int32))
 
-    of_users = dataclasses.replace(query, dense=None), which
-    each = leaves * sketch.block * sketch.fine.shape[1]
-    found: Retrieved = cached_turns(search, of_users, each)
+    judged = len(sketch.item) * sketch.leaf.dtype.itemsize
+    each = judged + leaves * sketch.block * sketch.fine.shape[1]
+    found: Retrieved = cached_turns(search, dataclasses.replace(query, dense=None), each)
     return found
 
 

@@ -1,0 +1,110 @@
+"""The positions of the k best, in no order: a threshold is halved in place of keeping a heap.
+
+On a CPU `lax.top_k` keeps the k best of a row in a heap, one comparison after another, which for k
+of a hundred takes longer than making the scores. How many reach a threshold is counted many at a
+time. Two rounds: among the largest of groups, then among the members of the best groups.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+FEW = 8  # rows: for fewer, the heap is as fast
+GROUP = 16  # positions of a group: with k of 60,000 chosen both rounds look at about as many
+SPARE = 1 / 64  # of k: so many more may reach the threshold
+HALVINGS = 24  # at most: what differs by less than 2^-24 of a row's range ties
+RUN = 32  # positions whose ranks are made by one product
+
+# How often halved, the bounds float32[B] and how many reach the lower one, int32[B].
+_Halving = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+
+def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """The k best of each row, and a few of those behind them.
+
+    Args:
+      scores: float32[B, n], -inf for what must not be chosen.
+      k: the least number chosen, at most n.
+
+    Returns:
+      int32[B, k'], positions, no two alike among the filled, k' being k (1 + SPARE) and at most n;
+      and bool[B, k'], whether a slot is filled: at least k are where a row has k finite scores.
+      Of those that tie with rank k some have no slot.
+    """
+    B, n = scores.shape
+    slots = min(k + int(k * SPARE), n)
+    if B < FEW or jax.default_backend() != "cpu":
+        best, position = jax.lax.optimization_barrier(jax.lax.top_k(scores, slots))
+        return position, best > -jnp.inf
+    groups = n // GROUP
+    if groups < 2 * k:
+        return _reaching(scores, k, slots)
+    # Group w holds w, w + groups, ...; what is left over at the end are groups of one.
+    cut = groups * GROUP
+    largest = jnp.max(scores[:, :cut].reshape(B, GROUP, groups), axis=1)
+    largest = jax.lax.optimization_barrier(jnp.concatenate([largest, scores[:, cut:]], axis=1))
+    chosen, filled = _reaching(largest, k, slots)
+    member = jnp.arange(GROUP)[:, None]
+    alone = chosen[:, None, :] >= groups
+    position = jnp.where(alone, cut - groups, member * groups) + chosen[:, None, :]
+    there = filled[:, None, :] & ((member == 0) | ~alone)
+    position = position.reshape(B, -1)
+    inside = jnp.where(
+        there.reshape(B, -1), jnp.take_along_axis(scores, position, axis=1), -jnp.inf
+    )
+    at, filled = _reaching(jax.lax.optimization_barrier(inside), k, slots)
+    return jnp.take_along_axis(position, at, axis=1), filled
+
+
+def _reaching(scores: jax.Array, k: int, slots: int) -> tuple[jax.Array, jax.Array]:
+    """Positions of what reaches the threshold, in their order, and which slots are filled."""
+    reach = (scores >= _threshold(scores, k, slots)[:, None]) & (scores > -jnp.inf)
+    B, n = scores.shape
+    rank = _count_up_to(reach)
+    slot = jnp.where(reach, jnp.minimum(rank - 1, slots), slots)  # the last one is thrown away
+    slot += jnp.arange(B, dtype=jnp.int32)[:, None] * (slots + 1)
+    position = jnp.broadcast_to(jnp.arange(n, dtype=jnp.int32), (B, n))
+    made = jnp.zeros(B * (slots + 1), jnp.int32)
+    made = made.at[slot.reshape(-1)].set(position.reshape(-1), mode="promise_in_bounds")
+    return made.reshape(B, slots + 1)[:, :slots], jnp.arange(slots) < rank[:, -1:]
+
+
+def _threshold(scores: jax.Array, k: int, slots: int) -> jax.Array:
+    """float32[B], what at least k scores of a row reach and, but for ties, no more than slots."""
+    finite = scores > -jnp.inf
+    low = jnp.min(jnp.where(finite, scores, jnp.inf), axis=1)
+    high = jnp.max(scores, axis=1)
+
+    def unfinished(carry: _Halving) -> jax.Array:
+        step, _, _, count = carry
+        return (step < HALVINGS) & jnp.any(count > slots)
+
+    def halve(carry: _Halving) -> _Halving:
+        step, low, high, count = carry
+        middle = low + (high - low) * 0.5
+        reach = jnp.sum(scores >= middle[:, None], axis=1, dtype=jnp.int32)
+        enough = reach >= k
+        return (
+            step + 1,
+            jnp.where(enough, middle, low),
+            jnp.where(enough, high, middle),
+            jnp.where(enough, reach, count),
+        )
+
+    count = jnp.sum(finite, axis=1, dtype=jnp.int32)
+    found: jax.Array = jax.lax.while_loop(unfinished, halve, (jnp.array(0), low, high, count))[1]
+    return found
+
+
+def _count_up_to(reach: jax.Array) -> jax.Array:
+    """int32[B, n], how many are set at a position and before it.
+
+    Sums of runs by products with triangles: XLA's own goes over the row log n times.
+    """
+    B, n = reach.shape
+    runs = jnp.pad(reach, ((0, 0), (0, -n % RUN))).astype(jnp.float32).reshape(B, -1, RUN)
+    inside = runs @ jnp.triu(jnp.ones((RUN, RUN), jnp.float32))
+    each = inside[:, :, -1]
+    before = each @ jnp.triu(jnp.ones((each.shape[1],) * 2, jnp.float32), 1)
+    return (inside + before[:, :, None]).reshape(B, -1)[:, :n].astype(jnp.int32)

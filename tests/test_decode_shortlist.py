@@ -1,0 +1,71 @@
+"""`shortlist` against a sort of every row."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from semid_jax.decode.shortlist import FEW, GROUP, SPARE, shortlist
+
+ROWS = 2 * FEW
+
+
+def expect_best(scores, k, ties=False):
+    """All that is better than rank k is chosen, nothing twice, and few others."""
+    chosen, filled = map(np.asarray, shortlist(jnp.asarray(scores), k))
+    assert chosen.shape[1] == min(k + int(k * SPARE), scores.shape[1])
+    for row, at, full in zip(scores, chosen, filled, strict=True):
+        at = at[full]
+        assert len(set(at.tolist())) == len(at)
+        finite = np.sort(row[row > -np.inf])[::-1]
+        assert len(at) >= min(k, len(finite))
+        assert np.all(row[at] > -np.inf)
+        if len(finite) >= k and not ties:
+            assert np.isin(np.flatnonzero(row > finite[k - 1]), at).all()
+
+
+@pytest.mark.parametrize("n", [200, 3000, 2999, 4096 + GROUP - 1])
+@pytest.mark.parametrize("k", [1, 10, 100])
+def test_the_best_of_random_rows(n, k):
+    scores = np.random.default_rng(n + k).normal(size=(ROWS, n)).astype(np.float32)
+    expect_best(scores, k)
+    expect_best(scores[: FEW - 1], k)
+
+
+def test_groups_and_what_is_left_over_at_the_end():
+    scores = np.random.default_rng(0).normal(size=(ROWS, 3007)).astype(np.float32)
+    scores[0, -20:] += 100.0  # the last group of each and those of one
+    scores[1, 5 :: 3007 // GROUP] += 100.0  # one group alone
+    scores[2, :40] += 100.0
+    expect_best(scores, 20)
+
+
+def test_rows_with_few_to_choose():
+    scores = np.random.default_rng(1).normal(size=(ROWS, 3000)).astype(np.float32)
+    scores[0] = -np.inf
+    scores[1, 7:] = -np.inf
+    scores[2, ::2] = -np.inf
+    expect_best(scores, 30)
+
+
+def test_outliers_and_skewed_rows():
+    rng = np.random.default_rng(2)
+    scores = rng.normal(size=(ROWS, 3000)).astype(np.float32)
+    scores[0, 17] = 1e5
+    scores[1] = np.exp(scores[1] * 2)
+    scores[2] = -np.exp(scores[2] * 2)
+    expect_best(scores, 50)
+
+
+def test_ties_fill_the_slots():
+    scores = np.random.default_rng(4).integers(0, 3, (ROWS, 3000)).astype(np.float32)
+    scores[0] = 1.0
+    expect_best(scores, 50)
+    scores[1, 17] = 1e30  # then no threshold is found that tells the others apart
+    expect_best(scores, 50, ties=True)
+
+
+def test_all_are_chosen_where_all_are_asked_for():
+    scores = np.random.default_rng(3).normal(size=(ROWS, 64)).astype(np.float32)
+    chosen, filled = shortlist(jnp.asarray(scores), 64)
+    np.testing.assert_array_equal(np.sort(chosen), np.tile(np.arange(64), (ROWS, 1)))
+    assert np.all(filled)
