@@ -141,8 +141,8 @@ def fit(features: ItemFeatures, interactions: Interactions, config: PctxConfig, 
 
 def _means(vectors: np.ndarray, group: np.ndarray, weight: np.ndarray, groups: int) -> np.ndarray:
     """float32[groups, D], weighted means; group 0, of item 0, is zero."""
-    total = np.zeros((groups, vectors.shape[1]))
-    np.add.at(total, group, vectors * weight[:, None])
+    entry = (weight.astype(np.float64), (group, np.arange(len(group))))
+    total = scipy.sparse.csr_array(entry, (groups, len(group))) @ vectors
     total /= np.bincount(group, weights=weight, minlength=groups)[:, None]
     total[0] = 0
     return total.astype(np.float32)
