@@ -13,7 +13,7 @@ import jax.numpy as jnp
 FEW = 8  # rows: for fewer, the heap is as fast
 GROUP = 16  # positions of a group: with k of 60,000 chosen both rounds look at about as many
 SPARE = 1 / 64  # of k: so many more may reach the threshold
-HALVINGS = 24  # at most: what differs by less than 2^-24 of a row's range ties
+HALVINGS = 24  # at most; where ties straddle rank k none is enough, and the heap decides
 RUN = 32  # positions whose ranks are made by one product
 
 # How often halved, the bounds float32[B] and how many reach the lower one, int32[B].
@@ -30,13 +30,12 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     Returns:
       int32[B, k'], positions, no two alike among the filled, k' being k (1 + SPARE) and at most n;
       and bool[B, k'], whether a slot is filled: at least k are where a row has k finite scores.
-      Of those that tie with rank k some have no slot.
+      Whatever is better than rank k is chosen; of those that tie with it some may have no slot.
     """
     B, n = scores.shape
     slots = min(k + int(k * SPARE), n)
     if B < FEW or jax.default_backend() != "cpu":
-        best, position = jax.lax.optimization_barrier(jax.lax.top_k(scores, slots))
-        return position, best > -jnp.inf
+        return _heap(scores, slots)
     groups = n // GROUP
     if groups < 2 * k:
         return _reaching(scores, k, slots)
@@ -48,19 +47,32 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     member = jnp.arange(GROUP)[:, None]
     alone = chosen[:, None, :] >= groups
     position = jnp.where(alone, cut - groups, member * groups) + chosen[:, None, :]
-    there = filled[:, None, :] & ((member == 0) | ~alone)
+    there = (filled[:, None, :] & ((member == 0) | ~alone)).reshape(B, -1)
     position = position.reshape(B, -1)
-    inside = jnp.where(
-        there.reshape(B, -1), jnp.take_along_axis(scores, position, axis=1), -jnp.inf
-    )
+    inside = jnp.where(there, jnp.take_along_axis(scores, position, axis=1), -jnp.inf)
     at, filled = _reaching(jax.lax.optimization_barrier(inside), k, slots)
     return jnp.take_along_axis(position, at, axis=1), filled
 
 
+def _heap(scores: jax.Array, slots: int) -> tuple[jax.Array, jax.Array]:
+    """The best positions, and which slots are filled."""
+    best, position = jax.lax.optimization_barrier(jax.lax.top_k(scores, slots))
+    return position, best > -jnp.inf
+
+
 def _reaching(scores: jax.Array, k: int, slots: int) -> tuple[jax.Array, jax.Array]:
-    """Positions of what reaches the threshold, in their order, and which slots are filled."""
-    reach = (scores >= _threshold(scores, k, slots)[:, None]) & (scores > -jnp.inf)
-    B, n = scores.shape
+    """Positions of what reaches a threshold, and which slots are filled."""
+    threshold, count = _threshold(scores, k, slots)
+
+    def in_order() -> tuple[jax.Array, jax.Array]:
+        return _positions((scores >= threshold[:, None]) & (scores > -jnp.inf), slots)
+
+    return jax.lax.cond(jnp.any(count > slots), lambda: _heap(scores, slots), in_order)
+
+
+def _positions(reach: jax.Array, slots: int) -> tuple[jax.Array, jax.Array]:
+    """Positions of the first that are set in bool[B, n], and which slots are filled."""
+    B, n = reach.shape
     rank = _count_up_to(reach)
     slot = jnp.where(reach, jnp.minimum(rank - 1, slots), slots)  # the last one is thrown away
     slot += jnp.arange(B, dtype=jnp.int32)[:, None] * (slots + 1)
@@ -70,8 +82,8 @@ def _reaching(scores: jax.Array, k: int, slots: int) -> tuple[jax.Array, jax.Arr
     return made.reshape(B, slots + 1)[:, :slots], jnp.arange(slots) < rank[:, -1:]
 
 
-def _threshold(scores: jax.Array, k: int, slots: int) -> jax.Array:
-    """float32[B], what at least k scores of a row reach and, but for ties, no more than slots."""
+def _threshold(scores: jax.Array, k: int, slots: int) -> tuple[jax.Array, jax.Array]:
+    """What at least k scores of a row reach, no more than slots if it is found, and how many do."""
     finite = scores > -jnp.inf
     low = jnp.min(jnp.where(finite, scores, jnp.inf), axis=1)
     high = jnp.max(scores, axis=1)
@@ -93,8 +105,8 @@ def _threshold(scores: jax.Array, k: int, slots: int) -> jax.Array:
         )
 
     count = jnp.sum(finite, axis=1, dtype=jnp.int32)
-    found: jax.Array = jax.lax.while_loop(unfinished, halve, (jnp.array(0), low, high, count))[1]
-    return found
+    _, low, _, count = jax.lax.while_loop(unfinished, halve, (jnp.array(0), low, high, count))
+    return low, count
 
 
 def _count_up_to(reach: jax.Array) -> jax.Array:
