@@ -61,7 +61,8 @@ class Parallel:
             return tree
         if self.mode == "pmap":
             tree = jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *jnp.shape(a))), tree)
-            return jax.pmap(lambda t: t, devices=self.devices)(tree)
+            # The axis names the mesh: of another name, a step compiles anew for its own output.
+            return jax.pmap(lambda t: t, axis_name=AXIS, devices=self.devices)(tree)
         return jax.device_put(
             jax.tree.map(jnp.array, tree), NamedSharding(self.mesh, PartitionSpec())
         )

@@ -38,3 +38,24 @@ def test_fetching_runs_no_program(mode, caplog):
         assert "Compiling" in caplog.text  # so it would have been seen
     np.testing.assert_array_equal(found["a"], [[0, 1, 2], [3, 4, 5]])
     assert found["b"] == 4
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_a_step_is_compiled_once(mode, caplog):
+    # Its own output must lie on the devices as the first state did.
+    parallel = Parallel(mode)
+
+    def add(state, constants, batch):
+        return {"a": state["a"] + constants + jax.lax.psum(batch.sum(), "data")}, {}
+
+    step, batch = parallel.compile(add), np.ones((len(parallel.devices), 3), np.float32)
+    constants = parallel.replicate(jnp.ones(7))
+    state = parallel.replicate({"a": jnp.zeros(7)})
+    with jax.log_compiles():
+        state, _ = step(state, constants, parallel.split(batch))
+        assert "Compiling" in caplog.text  # so another one would be seen
+        caplog.clear()
+        for _ in range(2):
+            state, _ = step(state, constants, parallel.split(batch))
+        assert "Compiling" not in caplog.text
+    np.testing.assert_array_equal(parallel.fetch(state)["a"], 3 * (1 + batch.sum()))

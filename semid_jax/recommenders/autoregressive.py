@@ -127,7 +127,7 @@ def prepare(
     codewords = int(table.max()) + 1
     width = config.train.max_length
     model = kind.module(section(config, "model", kind.settings), table.shape[1], codewords, width)
-    params = model.init(jax.random.key(config.seed), *kind.inputs(codes[1:3][None]))
+    params = jax.jit(model.init)(jax.random.key(config.seed), *kind.inputs(codes[1:3][None]))
     users = validation_users(config, raw.interactions.n_users)
     reads = ids.read(raw.interactions)
     side = make_users(reads, "validation", width, users)

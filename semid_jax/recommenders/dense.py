@@ -67,7 +67,7 @@ def run(
     model = kind(settings, raw.interactions.n_items, width)
     x = np.concatenate([features.x[name] for name in features.modalities], axis=1)
     inputs = jnp.asarray(x) if settings.features else None
-    params = model.init(jax.random.key(config.seed), inputs, jnp.zeros((1, 2), jnp.int32))
+    params = jax.jit(model.init)(jax.random.key(config.seed), inputs, jnp.zeros((1, 2), jnp.int32))
     side = make_users(
         raw.interactions,
         "validation",

@@ -262,7 +262,7 @@ def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
     blank = jnp.zeros((1, 2), jnp.int32)
     digits = jnp.zeros((1, 2, generator.digits), jnp.uint8)
     z = jnp.zeros((1, 2, generator.content))
-    return generator.init(jax.random.key(seed), centroids, blank, digits, z)
+    return jax.jit(generator.init)(jax.random.key(seed), centroids, blank, digits, z)
 
 
 def log_popularity(counts: np.ndarray) -> jax.Array:

@@ -62,7 +62,8 @@ def run(
     book = ids.book
     model = Rpg(section(config, "model", RpgConfig), book.digits, book.codewords, width)
     fine = jnp.asarray(ids.fine)
-    params = model.init(jax.random.key(config.seed), fine[:2][None], jnp.ones((1, 2), bool))
+    key = jax.random.key(config.seed)
+    params = jax.jit(model.init)(key, fine[:2][None], jnp.ones((1, 2), bool))
     empty = one_cell_index(ids, config.model.width)
     users = validation_users(config, raw.interactions.n_users)
     side = make_users(raw.interactions, "validation", width, users)

@@ -173,7 +173,7 @@ def fit(
     module = Fusid(config)
     some = jnp.asarray(x[items[:2]])
     blank = jnp.zeros(config.hidden), jnp.ones(config.hidden)
-    params = module.init(jax.random.key(seed), some, blank)
+    params = jax.jit(module.init)(jax.random.key(seed), some, blank)
 
     def loss(params: Any, data: jax.Array, pairs: jax.Array, key: jax.Array) -> Any:
         del key

@@ -8,6 +8,7 @@ through soft codes, is left out: tokenizers are compared before the same generat
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -165,7 +166,8 @@ def fit(features: ItemFeatures, train_items: np.ndarray, config: MmqConfig, seed
     module = Mmq(config, features.modalities, widths)
     data = jax.tree.map(jnp.asarray, (features.x, features.present))
     some = jax.tree.map(lambda a: a[items[:2]], data)
-    params = module.init(jax.random.key(seed), *some, method=Mmq.losses)
+    initialise = functools.partial(module.init, method=Mmq.losses)
+    params = jax.jit(initialise)(jax.random.key(seed), *some)
     experts = jax.jit(lambda p, x: unit(module.apply(p, x, method=Mmq.experts)))
     K = min(config.codewords, len(items))
     start = np.asarray(experts(params, data[0]))[items]

@@ -175,7 +175,7 @@ def read_contexts(interactions: Interactions, config: PctxConfig, seed: int) -> 
     T, n_items = config.max_length, interactions.n_items
     sizes = SasRecConfig(config.width, config.layers, config.heads, config.dropout)
     model = SasRec(sizes, n_items, T)
-    params = model.init(jax.random.key(seed), None, jnp.zeros((1, 2), jnp.int32))
+    params = jax.jit(model.init)(jax.random.key(seed), None, jnp.zeros((1, 2), jnp.int32))
 
     def loss(params: Any, data: None, window: jax.Array, key: jax.Array) -> Any:
         del data

@@ -134,7 +134,7 @@ def fit_on(
     """Trains an RQ-VAE on vectors float32[N + 1, d] of items."""
     items = np.flatnonzero(train_items)
     module = Rqvae(config, x.shape[1])
-    params = module.init(jax.random.key(seed), jnp.asarray(x[1:3]))
+    params = jax.jit(module.init)(jax.random.key(seed), jnp.asarray(x[1:3]))
     encode = jax.jit(lambda params, x: module.apply(params, x, method=Rqvae.encode))
     # Codebooks start from residual k-means on the latents: random ones are mostly never chosen.
     start = np.asarray(encode(params, x[items]))

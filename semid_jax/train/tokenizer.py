@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -62,7 +63,8 @@ def fit_pmat(
     rng = np.random.default_rng((seed, 1))
     key = jax.random.key(seed)
     parallel = Parallel("shard_map", devices)
-    params = module.init(key, inputs.e[1:2], method=Pmat.initialise)
+    initialise = functools.partial(module.init, method=Pmat.initialise)
+    params = jax.jit(initialise)(key, inputs.e[1:2])
     params = start_tastes(module, params, inputs, interactions, rng)
     if not config.steps:
         return params
