@@ -11,6 +11,7 @@ from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.encoders import Refiner
+from semid_jax.models.perceiver import Preference
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.train.tokenizer import fit_pmat, sample_windows
 from semid_jax.train.tokenizer_loss import make_inputs, tokenizer_loss
@@ -53,9 +54,45 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     refined = part("refined_loss")
     assert refined
     assert refined <= of("refiner", "gate", "value")
+    pooled = part("pooled_loss")
+    assert "log_sharpness" in pooled
+    assert pooled <= of("refiner", "log_sharpness", "gate")
     perceived = part("next_item_loss")
     assert of("taste", "log_strength", "popularity") <= perceived
     assert not perceived & of("refiner", "gate", "value")
+
+
+def test_what_was_chosen_before_asks_as_one_user_at_a_time_would():
+    # <p, z> of a candidate, p being z of the mean of the items before; a loop over users.
+    rng = np.random.default_rng(0)
+    n, M, D, S = 5, 3, 8, 7
+    module = Pmat(("a", "b", "c"), dataclasses.replace(CONFIG, width=D))
+    params = module.init(jax.random.key(0), np.zeros((1, M, D), np.float32), method=Pmat.initialise)
+    own = params["params"]
+    own["gate"]["kernel"] = rng.normal(size=(D, D)).astype(np.float32)
+    h = rng.normal(size=(n, 4, M, D)).astype(np.float32)
+    has = rng.random((n, 4, M)) < 0.7
+    has[:, 0, 0] = True
+    alpha = rng.dirichlet(np.ones(M), n).astype(np.float32)
+    interest = rng.normal(size=(n, D)).astype(np.float32)
+    candidate = rng.normal(size=(S, M, D)).astype(np.float32)
+
+    wanted = np.zeros((n, S))
+    for u in range(n):
+        mean = [h[u, has[u, :, m], m].mean(axis=0) if has[u, :, m].any() else 0 for m in range(M)]
+        weight = alpha[u] * has[u].any(axis=0)
+        gate = 1 + 0.5 * np.tanh(interest[u] @ own["gate"]["kernel"])
+        z = gate * sum(w * part for w, part in zip(weight / weight.sum(), mean, strict=True))
+        asked = np.exp(own["log_sharpness"]) * z / np.linalg.norm(z)
+        wanted[u] = (gate * np.einsum("m,smd->sd", alpha[u], candidate)) @ asked
+
+    belief = np.zeros((n, M, 4), np.float32)
+    preference = Preference(alpha=alpha, interest=interest, query=None, belief=belief)
+    count = has.sum(axis=1)
+    pooled = (h * has[..., None]).sum(axis=1) / np.maximum(count, 1)[..., None]
+    query = module.apply(params, pooled, count > 0, preference, method=Pmat.pooled_query)
+    found = np.einsum("nmd,smd->ns", query, candidate)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_refiners_start_as_nothing_and_leave_what_is_missing():

@@ -53,6 +53,7 @@ class Refiner(nn.Module):
         """Unit float[..., D] to unit float[..., D]; zero stays zero."""
         width, zeros = e.shape[-1], nn.initializers.zeros
         turned = nn.Dense(width, use_bias=False, kernel_init=zeros, name="linear")(e)
-        inner = jax.nn.gelu(nn.Dense(self.hidden, use_bias=False, name="hidden")(e))
+        # Coordinates of variance one: those of a unit vector are so small that nothing would bend.
+        inner = jax.nn.gelu(nn.Dense(self.hidden, use_bias=False, name="hidden")(width**0.5 * e))
         bent = nn.Dense(width, use_bias=False, kernel_init=zeros, name="out")(inner)
         return unit(e + turned + bent)

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.models.encoders import Refiner
-from semid_jax.models.fusion import ask
+from semid_jax.models.encoders import Refiner, unit
+from semid_jax.models.fusion import ask, fuse
 from semid_jax.models.perceiver import Latents, Preference, Prior, fit_latents, simplex
 
 
@@ -37,6 +37,7 @@ class PmatConfig:
       lr: learning rate of Adam, cosine decay.
       consistency: weight of the contrastive consistency losses.
       balance: weight of the terms that keep alpha from one modality and from uniform.
+      pooled: weight of the loss by which the mean of the last W items foresees the next one in z.
       hold: without a drift a user becomes another archetype only if its squared distance is less
         than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
@@ -58,6 +59,7 @@ class PmatConfig:
     lr: float = 2e-3
     consistency: float = 0.1
     balance: float = 0.05
+    pooled: float = 1.0
     hold: float = 0.5
     quantile: float = 0.98
     margin: float = 0.1
@@ -85,6 +87,7 @@ class Pmat(nn.Module):
         self.log_strength = self.param("log_strength", nn.initializers.constant(1.0), ())
         self.gate_out = nn.Dense(c.width, use_bias=False, kernel_init=zeros, name="gate")
         self.log_scale = self.param("log_scale", zeros, ())
+        self.log_sharpness = self.param("log_sharpness", nn.initializers.constant(3.0), ())
         self.values = [self.param(f"value_{name}", zeros, shape) for name in names]
         self.popularity_weight = self.param("popularity", nn.initializers.constant(0.5), ())
 
@@ -137,8 +140,26 @@ class Pmat(nn.Module):
           float32[n, M, D], and float32[n, D], what the user asks of z.
         """
         asked = ask(preference.belief, preference.alpha, self.table(taste))
+        return self._of_parts(asked, preference), asked
+
+    def pooled_query(self, pooled: jax.Array, mask: jax.Array, preference: Preference) -> jax.Array:
+        """How a candidate's score grows with its h, if what was chosen before is asked for again.
+
+        Args:
+          pooled: float32[n, M, D], mean h of the items before.
+          mask: bool[n, M], whether one of them has the modality.
+          preference: of n users.
+
+        Returns:
+          float32[n, M, D].
+        """
+        z = fuse(pooled, mask, preference.alpha, self.gate(preference.interest))
+        return self._of_parts(jnp.exp(self.log_sharpness) * unit(z), preference)
+
+    def _of_parts(self, asked: jax.Array, preference: Preference) -> jax.Array:
+        """What asks z, float32[n, D], as what asks each modality's h, float32[n, M, D]."""
         gate = 1.0 + self.gate(preference.interest)
-        return preference.alpha[..., None] * (gate * asked)[:, None], asked
+        return preference.alpha[..., None] * (gate * asked)[:, None]
 
     def initialise(self, e: jax.Array) -> None:
         """Touches every parameter once, for `init`: e float32[n, M, D]."""

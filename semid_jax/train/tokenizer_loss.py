@@ -190,9 +190,16 @@ def tokenizer_loss(
     # What z is made of learns from what the perceiver says, and tells it nothing.
     held, aim = jax.lax.stop_gradient((preference, aim))
     crowd_h = module.apply(params, crowd.e, method=Pmat.refine)
-    target_h = at_positions(module.apply(params, inputs.e[history], method=Pmat.refine))
+    h = module.apply(params, inputs.e[history], method=Pmat.refine)
+    target_h = at_positions(h)
     query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
     refined = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
+    has = inputs.mask[history].astype(jnp.float32)
+    _, before = prefixes(Memory(h * has[..., None], has), config.window)
+    before = jax.tree.map(at_positions, before)
+    mean = before.sums / jnp.maximum(before.count, 1.0)[..., None]
+    query = module.apply(params, mean, before.count > 0, held, method=Pmat.pooled_query)
+    pooled = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
 
     n = min(config.candidates, PAIRS)
     first, second = (jax.random.randint(k, (n,), 0, B * P) for k in pair_keys)
@@ -212,10 +219,12 @@ def tokenizer_loss(
     parts = {
         "next_item_loss": perceived,
         "refined_loss": refined,
+        "pooled_loss": pooled,
         "consistency_loss": consistency,
         "balance_loss": balance,
     }
-    total = perceived + refined + config.consistency * consistency + config.balance * balance
+    total = perceived + refined + config.pooled * pooled
+    total += config.consistency * consistency + config.balance * balance
     return total, parts
 
 
