@@ -51,6 +51,7 @@ CHANGES: dict[str, Settings] = {
     "uniform weights": {"tokenizer.uniform": True},
     "no interest gate": {"tokenizer.gated": False},
     "no consistency": {"tokenizer.consistency": 0},
+    "no pooled loss": {"tokenizer.pooled": 0},
     **{f"W = {w}": {"tokenizer.window": w} for w in (5, 20)},
     "always the nearest archetype": {"tokenizer.hold": 1.0},
     "drift threshold at 90 %": {"tokenizer.quantile": 0.9},
