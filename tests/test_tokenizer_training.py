@@ -14,7 +14,7 @@ from semid_jax.models.encoders import Refiner
 from semid_jax.models.perceiver import Preference
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.train.tokenizer import fit_pmat, sample_windows
-from semid_jax.train.tokenizer_loss import make_inputs, tokenizer_loss
+from semid_jax.train.tokenizer_loss import make_inputs, mean_before, tokenizer_loss
 
 CONFIG = PmatConfig(width=16, steps=6, batch_size=8, positions=4, candidates=64)
 
@@ -63,36 +63,39 @@ def test_what_z_learns_does_not_reach_the_perceiver():
 
 
 def test_what_was_chosen_before_asks_as_one_user_at_a_time_would():
-    # <p, z> of a candidate, p being z of the mean of the items before; a loop over users.
+    # <p, z> of a candidate, p being z of the mean of the last W items; a loop over places.
     rng = np.random.default_rng(0)
-    n, M, D, S = 5, 3, 8, 7
+    B, T, M, D, S, W = 2, 6, 3, 8, 7, 3
     module = Pmat(("a", "b", "c"), dataclasses.replace(CONFIG, width=D))
     params = module.init(jax.random.key(0), np.zeros((1, M, D), np.float32), method=Pmat.initialise)
     own = params["params"]
     own["gate"]["kernel"] = rng.normal(size=(D, D)).astype(np.float32)
-    h = rng.normal(size=(n, 4, M, D)).astype(np.float32)
-    has = rng.random((n, 4, M)) < 0.7
-    has[:, 0, 0] = True
-    alpha = rng.dirichlet(np.ones(M), n).astype(np.float32)
-    interest = rng.normal(size=(n, D)).astype(np.float32)
+    h = rng.normal(size=(B, T, M, D)).astype(np.float32)
+    has = rng.random((B, T, M)) < 0.6
+    has[:, :, 0] |= ~has.any(axis=-1)
+    alpha = rng.dirichlet(np.ones(M), (B, T)).astype(np.float32)
+    interest = rng.normal(size=(B, T, D)).astype(np.float32)
     candidate = rng.normal(size=(S, M, D)).astype(np.float32)
 
-    wanted = np.zeros((n, S))
-    for u in range(n):
-        mean = [h[u, has[u, :, m], m].mean(axis=0) if has[u, :, m].any() else 0 for m in range(M)]
-        weight = alpha[u] * has[u].any(axis=0)
-        gate = 1 + 0.5 * np.tanh(interest[u] @ own["gate"]["kernel"])
-        z = gate * sum(w * part for w, part in zip(weight / weight.sum(), mean, strict=True))
-        asked = np.exp(own["log_sharpness"]) * z / np.linalg.norm(z)
-        wanted[u] = (gate * np.einsum("m,smd->sd", alpha[u], candidate)) @ asked
-
-    belief = np.zeros((n, M, 4), np.float32)
+    before, any_has = mean_before(h, has, W)
+    belief = np.zeros((B, T, M, 4), np.float32)
     preference = Preference(alpha=alpha, interest=interest, query=None, belief=belief)
-    count = has.sum(axis=1)
-    pooled = (h * has[..., None]).sum(axis=1) / np.maximum(count, 1)[..., None]
-    query = module.apply(params, pooled, count > 0, preference, method=Pmat.pooled_query)
-    found = np.einsum("nmd,smd->ns", query, candidate)
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    query = module.apply(params, before, any_has, preference, method=Pmat.pooled_query)
+    found = np.einsum("btmd,smd->bts", query, candidate)
+    for b, t in np.ndindex(B, T):
+        lately = slice(max(t - W, 0), t)
+        shown = [h[b, lately, m][has[b, lately, m]] for m in range(M)]
+        weight = np.array([alpha[b, t, m] * (len(shown[m]) > 0) for m in range(M)])
+        z = sum(
+            w / max(weight.sum(), 1e-6) * (part.mean(axis=0) if len(part) else np.zeros(D))
+            for w, part in zip(weight, shown, strict=True)
+        )
+        gate = 1 + 0.5 * np.tanh(interest[b, t] @ own["gate"]["kernel"])
+        asked = np.exp(own["log_sharpness"]) * gate * z / max(np.linalg.norm(gate * z), 1e-9)
+        wanted = (gate * np.einsum("m,smd->sd", alpha[b, t], candidate)) @ asked
+        np.testing.assert_allclose(found[b, t], wanted, rtol=1e-3, atol=1e-3)
+    assert not found[:, 0].any()  # nothing was chosen before
+    assert np.abs(found[:, 1:]).min(axis=(0, 1)).max() > 0
 
 
 def test_refiners_start_as_nothing_and_leave_what_is_missing():

@@ -146,20 +146,20 @@ class Pmat(nn.Module):
         """How a candidate's score grows with its h, if what was chosen before is asked for again.
 
         Args:
-          pooled: float32[n, M, D], mean h of the items before.
-          mask: bool[n, M], whether one of them has the modality.
-          preference: of n users.
+          pooled: float32[..., M, D], mean h of the items before.
+          mask: bool[..., M], whether one of them has the modality.
+          preference: of as many users.
 
         Returns:
-          float32[n, M, D].
+          float32[..., M, D].
         """
         z = fuse(pooled, mask, preference.alpha, self.gate(preference.interest))
         return self._of_parts(jnp.exp(self.log_sharpness) * unit(z), preference)
 
     def _of_parts(self, asked: jax.Array, preference: Preference) -> jax.Array:
-        """What asks z, float32[n, D], as what asks each modality's h, float32[n, M, D]."""
+        """What asks z, float32[..., D], as what asks each h, float32[..., M, D]."""
         gate = 1.0 + self.gate(preference.interest)
-        return preference.alpha[..., None] * (gate * asked)[:, None]
+        return preference.alpha[..., None] * (gate * asked)[..., None, :]
 
     def initialise(self, e: jax.Array) -> None:
         """Touches every parameter once, for `init`: e float32[n, M, D]."""

@@ -194,11 +194,8 @@ def tokenizer_loss(
     target_h = at_positions(h)
     query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
     refined = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
-    has = inputs.mask[history].astype(jnp.float32)
-    _, before = prefixes(Memory(h * has[..., None], has), config.window)
-    before = jax.tree.map(at_positions, before)
-    mean = before.sums / jnp.maximum(before.count, 1.0)[..., None]
-    query = module.apply(params, mean, before.count > 0, held, method=Pmat.pooled_query)
+    before = jax.tree.map(at_positions, mean_before(h, inputs.mask[history], config.window))
+    query = module.apply(params, *before, held, method=Pmat.pooled_query)
     pooled = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
 
     n = min(config.candidates, PAIRS)
@@ -258,6 +255,22 @@ def _refined_loss(
     own_has = jnp.sum(held.alpha * aim.mask, axis=1)
     own = jnp.sum(query * target_h, axis=(1, 2))
     return aim.loss(crowd, own / jnp.maximum(own_has, 1e-3), scores / jnp.maximum(has, 1e-3))
+
+
+def mean_before(h: jax.Array, mask: jax.Array, window: int) -> tuple[jax.Array, jax.Array]:
+    """Mean h of the last W items before each place, and whether any of them has the modality.
+
+    Args:
+      h: float32[B, T, M, D].
+      mask: bool[B, T, M].
+      window: W.
+
+    Returns:
+      float32[B, T, M, D] and bool[B, T, M].
+    """
+    has = mask.astype(jnp.float32)
+    _, lately = prefixes(Memory(h * has[..., None], has), window)
+    return lately.sums / jnp.maximum(lately.count, 1.0)[..., None], lately.count > 0
 
 
 def _see(module: Pmat, params: Any, h: jax.Array, mask: jax.Array, who: Preference) -> jax.Array:
