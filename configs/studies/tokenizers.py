@@ -32,6 +32,8 @@ MODALITIES: dict[str, tuple[str, ...]] = {
 }
 HDNAG = "configs/hdnag.py"
 CONFIGS = {"hdnag": HDNAG, "behaviour": HDNAG, "gpt2": "configs/baselines/gpt2.py"}
+# PMAT's tokenizer, of a single modality too, is trained for as many steps as the others.
+STEPS = " --config.tokenizer.steps=2000"
 HDNAG_SHORTER = {
     "movielens_1m": (
         " --config.train.epochs=3 --config.train.max_length=50 --config.loss.candidates=1024"
@@ -44,7 +46,11 @@ HDNAG_SHORTER = {
 # Probabilities among the codes that can follow: 15 to 25 % more for the same steps.
 GPT2_SHORTER = " --config.model.constrained=True --config.train.lr=3e-3"
 SHORTER = {
-    **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
+    **{
+        (made, name): STEPS + own
+        for made in ("hdnag", "behaviour")
+        for name, own in HDNAG_SHORTER.items()
+    },
     ("gpt2", "movielens_1m"): GPT2_SHORTER + " --config.train.epochs=2",
     ("gpt2", "amazon_2014"): GPT2_SHORTER + " --config.train.epochs=12",
 }
