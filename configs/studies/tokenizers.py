@@ -32,8 +32,7 @@ MODALITIES: dict[str, tuple[str, ...]] = {
 }
 HDNAG = "configs/hdnag.py"
 CONFIGS = {"hdnag": HDNAG, "behaviour": HDNAG, "gpt2": "configs/baselines/gpt2.py"}
-# PMAT's tokenizer, of a single modality too, is trained for as many steps as the others.
-STEPS = " --config.tokenizer.steps=2000"
+# On Beauty PMAT's tokenizer, of a single modality too, gains by as many steps as the others have.
 HDNAG_SHORTER = {
     "movielens_1m": (
         " --config.train.epochs=3 --config.train.max_length=50 --config.loss.candidates=1024"
@@ -41,16 +40,13 @@ HDNAG_SHORTER = {
     "amazon_2014": (
         " --config.train.epochs=8 --config.train.evaluate_every=2"
         " --config.train.evaluate_users=4000 --config.loss.candidates=2048"
+        " --config.tokenizer.steps=2000"
     ),
 }
 # Probabilities among the codes that can follow: 15 to 25 % more for the same steps.
 GPT2_SHORTER = " --config.model.constrained=True --config.train.lr=3e-3"
 SHORTER = {
-    **{
-        (made, name): STEPS + own
-        for made in ("hdnag", "behaviour")
-        for name, own in HDNAG_SHORTER.items()
-    },
+    **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
     ("gpt2", "movielens_1m"): GPT2_SHORTER + " --config.train.epochs=2",
     ("gpt2", "amazon_2014"): GPT2_SHORTER + " --config.train.epochs=12",
 }
