@@ -89,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 _keep(kept, workdir, study.base, list(dict(study.rows)))
                 return
             folder, of_first = _folder(workdir, row, seed), _folder(workdir, first, seed)
-            measured = of_first if of_first.exists() else None
+            measured = of_first if (of_first / "config.json").exists() else None
             records.append(keep(folder, options.results, options.record, row, measured))
             print(records[-1])
 
