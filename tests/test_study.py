@@ -106,6 +106,11 @@ def test_a_study_runs_what_is_missing_and_keeps_the_rest(tmp_path, capfd):
     assert f"\n{path}\n" in out
     assert "rpg/half of it" in out.split(str(path))[1]
     assert len(load_study(kept)["runs"]) == 2
+    # A first row whose folder is there, but never ran, measures nothing.
+    (whole / "config.json").unlink()
+    path.unlink()
+    assert study.main([*arguments, "--rows=half of it", "--record=tokenizers"]) == 0
+    assert load_record(path).model == "rpg/half of it"
 
 
 def test_after_a_run_that_failed_none_is_started():
