@@ -15,21 +15,15 @@ def spearman(a: np.ndarray, b: np.ndarray) -> float:
     Returns:
       A number in [-1, 1]; 0.0 where one side is constant or n < 2, as it then orders nothing.
     """
+    from scipy.stats import rankdata  # late: it takes a second, which every start would wait for
+
     if len(a) < 2:
         return 0.0
-    ranks_a, ranks_b = _mean_ranks(a), _mean_ranks(b)
+    ranks_a, ranks_b = rankdata(a), rankdata(b)
     ranks_a -= ranks_a.mean()
     ranks_b -= ranks_b.mean()
     scale = np.sqrt((ranks_a**2).sum() * (ranks_b**2).sum())
     return float((ranks_a * ranks_b).sum() / scale) if scale > 0 else 0.0
-
-
-def _mean_ranks(a: np.ndarray) -> np.ndarray:
-    """float64[n], ranks from 1, equal values sharing their mean rank."""
-    # As scipy.stats.rankdata, without the second that importing scipy.stats takes at every start.
-    _, place, count = np.unique(a, return_inverse=True, return_counts=True)
-    ranks: np.ndarray = (np.cumsum(count) - (count - 1) / 2)[place]
-    return ranks
 
 
 def spearman_alpha(
