@@ -14,7 +14,12 @@ from semid_jax.models.encoders import Refiner
 from semid_jax.models.perceiver import Preference
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.train.tokenizer import fit_pmat, sample_windows
-from semid_jax.train.tokenizer_loss import make_inputs, mean_before, tokenizer_loss
+from semid_jax.train.tokenizer_loss import (
+    draw_positions,
+    make_inputs,
+    mean_before,
+    tokenizer_loss,
+)
 
 CONFIG = PmatConfig(width=16, steps=6, batch_size=8, positions=4, candidates=64)
 
@@ -60,6 +65,22 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     perceived = part("next_item_loss")
     assert of("taste", "log_strength", "popularity") <= perceived
     assert not perceived & of("refiner", "gate", "value")
+
+
+def test_positions_come_from_all_parts_of_a_history():
+    history = np.zeros((4, 17), np.int32)
+    for row, length in enumerate((17, 5, 2, 1)):
+        history[row, :length] = 7
+    for seed in range(20):
+        position, weight = draw_positions(history, 8, jax.random.key(seed))
+        weight = weight.reshape(4, 8)
+        # 16 places, of which each part has two; 4, each twice; one; and nothing to foresee.
+        np.testing.assert_array_equal((position[0] - 1) // 2, np.arange(8))
+        np.testing.assert_array_equal(position[1], [1, 1, 2, 2, 3, 3, 4, 4])
+        np.testing.assert_array_equal(position[2], 1)
+        np.testing.assert_array_equal(weight, [[1] * 8, [1] * 8, [1] * 8, [0] * 8])
+    drawn = {int(draw_positions(history, 8, jax.random.key(s))[0][0, 0]) for s in range(20)}
+    assert drawn == {1, 2}
 
 
 def test_what_was_chosen_before_asks_as_one_user_at_a_time_would():

@@ -32,7 +32,6 @@ MODALITIES: dict[str, tuple[str, ...]] = {
 }
 HDNAG = "configs/hdnag.py"
 CONFIGS = {"hdnag": HDNAG, "behaviour": HDNAG, "gpt2": "configs/baselines/gpt2.py"}
-# On Beauty PMAT's tokenizer, of a single modality too, gains by as many steps as the others have.
 HDNAG_SHORTER = {
     "movielens_1m": (
         " --config.train.epochs=3 --config.train.max_length=50 --config.loss.candidates=1024"
@@ -40,7 +39,6 @@ HDNAG_SHORTER = {
     "amazon_2014": (
         " --config.train.epochs=8 --config.train.evaluate_every=2"
         " --config.train.evaluate_users=4000 --config.loss.candidates=2048"
-        " --config.tokenizer.steps=2000"
     ),
 }
 # Probabilities among the codes that can follow: 15 to 25 % more for the same steps.

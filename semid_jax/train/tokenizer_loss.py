@@ -94,18 +94,19 @@ def draw_candidates(inputs: Inputs, count: int, key: jax.Array) -> Candidates:
 
 
 def draw_positions(history: jax.Array, count: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Places of the histories that bear loss.
+    """Places of the histories that bear loss: one from each of P even parts of a history.
 
     Args:
       history: int32[B, T], right-padded.
-      count: P, of each history.
+      count: P, of each history; one of fewer places gives all of them, about as often.
       key: draws them.
 
     Returns:
-      int32[B, P], places whose items are to be foreseen; float32[B * P], 0 where there are none.
+      int32[B, P], places whose items are to be foreseen, in their order; float32[B * P], 0 where
+      there are none.
     """
     length = jnp.sum(history > 0, axis=1, keepdims=True)
-    u = jax.random.uniform(key, (len(history), count))
+    u = (jnp.arange(count) + jax.random.uniform(key, (len(history), count))) / count
     position = (1 + u * jnp.maximum(length - 1, 1)).astype(jnp.int32)
     position = jnp.minimum(position, jnp.maximum(length - 1, 0))
     return position, ((length > 1) & (position > 0)).astype(jnp.float32).reshape(-1)
