@@ -49,7 +49,7 @@ def test_ratios_are_those_of_the_same_batch():
 @pytest.mark.slow
 def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     few = ["--config.benchmark.lengths=()", "--config.benchmark.batches=4,"]
-    few += ["--config.benchmark.methods=exact_matmul,pruned,leaves"]
+    few += ["--config.benchmark.methods=exact_matmul,pruned,leaves", "--config.decode.probes=4"]
     assert launch.main([*TINY, *few, f"--workdir={tmp_path / 'run'}"]) == 0
     made = rows_of(tmp_path / "run")
     names = ["exact", "exact_matmul", "pruned", "leaves", "inverted"]
@@ -61,6 +61,9 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     for name in ("exact", "exact_matmul", "pruned"):
         assert by_name[name]["recall@10"] == 1.0
         assert by_name[name]["search_loss"] == 0.0
+    for name in ("inverted", "leaves"):
+        floor = by_name["trunk"]["floor_ms"] + by_name[name]["floor_ms"]
+        assert by_name[f"trunk + {name}"]["floor_ms"] == pytest.approx(floor)
     assert by_name["inverted"]["items_scored"] < 300
     assert by_name["inverted"]["build_s"] > 0
     phases = ["trunk", "coarse", "gather", "fine", "top_k"]

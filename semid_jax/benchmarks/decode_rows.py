@@ -115,13 +115,19 @@ def _answer(run: Callable[..., Retrieved], model: Model, tables: Tables, *more: 
 
 
 def end_to_end(
-    served: Served, decoders: Sequence[Decoder], batch: int, rates: Rates, seconds: float
+    served: Served,
+    decoders: Sequence[Decoder],
+    worth: Mapping[str, dict[str, float]],
+    batch: int,
+    rates: Rates,
+    seconds: float,
 ) -> list[dict[str, Any]]:
     """From a history to a ranked list in one program; its model alone; a call that does nothing.
 
     Args:
       served: the model and all users.
       decoders: those that have a size are put behind the model.
+      worth: name -> accuracy of all of those.
       batch: users of a call.
       rates: of the machine.
       seconds: how long to time each.
@@ -137,20 +143,23 @@ def end_to_end(
         archetype: jax.Array = users[3]
         return archetype
 
-    programs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
-    programs = [(CALL, nothing, ()), (TRUNK, _ask, ())]
-    for decoder in (decoder for decoder in decoders if decoder.reads):
-        answer = functools.partial(_answer, decoder.run)
-        programs.append((WHOLE + decoder.name, answer, decoder.arrays))
     sizes = served.model.generator.config
     positions = batch * part.history.shape[1]
-    work = trunk_work(positions, sizes.width, sizes.layers)
+    of_trunk = rates.floor_ms(trunk_work(positions, sizes.width, sizes.layers))
+    programs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
+    programs = [(CALL, nothing, ()), (TRUNK, _ask, ())]
+    floors = {TRUNK: of_trunk}
+    for decoder in (decoder for decoder in decoders if decoder.reads):
+        answer = functools.partial(_answer, decoder.run)
+        # A search waits for its query: none of its work is hidden behind the trunk's.
+        work = decoder.work(batch, worth[decoder.name]["items_scored"])
+        floors[WHOLE + decoder.name] = of_trunk + rates.floor_ms(work)
+        programs.append((WHOLE + decoder.name, answer, decoder.arrays))
     made = []
     for name, program, arrays in programs:
         of_model = served.model, tables
         timing, compiled = time_compiled(program, (*of_model, *arrays), [of_users], seconds)
-        floor = None if name == CALL else rates.floor_ms(work)
-        made.append({"decoder": name, **compiled, **times(timing, floor)})
+        made.append({"decoder": name, **compiled, **times(timing, floors.get(name))})
     return made
 
 

@@ -107,7 +107,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
     for batch, queries in asked.items():
         timed = time_decoders(decoders, queries, worth, rates, settings.seconds)
-        timed += end_to_end(served, decoders, batch, rates, settings.seconds)
+        timed += end_to_end(served, decoders, worth, batch, rates, settings.seconds)
         rows += [{"batch": batch, **row} for row in timed]
     for row in rows:
         if row["decoder"] == "inverted":
