@@ -9,7 +9,7 @@ import pytest
 from perceiver_world import D, K, M, choose, make_items, make_latents, make_perceiver
 from scipy.special import logsumexp
 
-from semid_jax.models.memory import Memory, prefixes
+from semid_jax.models.memory import Memory, sum_before
 from semid_jax.models.perceiver import (
     drift_evidence,
     evidence,
@@ -233,13 +233,14 @@ def test_many_users_are_one_by_one():
         np.testing.assert_allclose(found.query[u], read(memory).query, rtol=1e-4, atol=1e-5)
 
 
-def test_memories_of_prefixes_are_sums():
+def test_memories_before_positions_are_sums():
     rng = np.random.default_rng(0)
-    sums = rng.normal(size=(1, 7, M, K)).astype(np.float32)
-    count = (rng.random((1, 7, M)) < 0.8).astype(np.float32)
-    long, short = prefixes(Memory(jnp.asarray(sums), jnp.asarray(count)), 3)
-    for t in range(7):
+    sums = rng.normal(size=(2, 7, M, K)).astype(np.float32)
+    count = (rng.random((2, 7, M)) < 0.8).astype(np.float32)
+    position = np.array([[0, 2, 3, 7], [6, 1, 6, 5]])
+    long, short = sum_before(Memory(sums, count), position, 3)
+    for (b, p), t in np.ndenumerate(position):
         for window, found in ((range(t), long), (range(max(0, t - 3), t), short)):
             rows = list(window)
-            np.testing.assert_allclose(found.sums[0, t], sums[0, rows].sum(axis=0), atol=1e-5)
-            np.testing.assert_allclose(found.count[0, t], count[0, rows].sum(axis=0), atol=1e-5)
+            np.testing.assert_allclose(found.sums[b, p], sums[b, rows].sum(axis=0), atol=1e-5)
+            np.testing.assert_allclose(found.count[b, p], count[b, rows].sum(axis=0), atol=1e-5)

@@ -98,7 +98,8 @@ def test_what_was_chosen_before_asks_as_one_user_at_a_time_would():
     interest = rng.normal(size=(B, T, D)).astype(np.float32)
     candidate = rng.normal(size=(S, M, D)).astype(np.float32)
 
-    before, any_has = mean_before(h, has, W)
+    position = np.broadcast_to(np.arange(T), (B, T))
+    before, any_has = mean_before(h, has, position, W)
     belief = np.zeros((B, T, M, 4), np.float32)
     preference = Preference(alpha=alpha, interest=interest, query=None, belief=belief)
     query = module.apply(params, before, any_has, preference, method=Pmat.pooled_query)

@@ -1,6 +1,6 @@
 """Running sums of a history: all that the perceiver needs of it, O(1) per interaction.
 
-The sums of every prefix are one cumulative sum (training), the sums of a stream are one addition
+The sums before some positions are one product (training), the sums of a stream are one addition
 (serving), and the two are equal. Design part 3.2.
 """
 
@@ -24,28 +24,21 @@ class Memory:
     count: jax.Array
 
 
-def prefixes(memory: Memory, window: int) -> tuple[Memory, Memory]:
-    """Memories of what came before each position.
+def sum_before(memory: Memory, position: jax.Array, window: int) -> tuple[Memory, Memory]:
+    """Memories of what came before some positions.
 
     Args:
       memory: of single items, axes [B, T, ...].
+      position: int32[B, P], at most T.
       window: W, length of the short-term memory.
 
     Returns:
-      (long, short), each with axes [B, T, ...]; entry t covers items 0..t-1 and max(0, t-W)..t-1.
+      (long, short), each with axes [B, P, ...]; of t they cover items 0..t-1 and max(0, t-W)..t-1.
     """
+    ago = position[..., None] - jnp.arange(memory.count.shape[1])
 
-    def before(a: jax.Array) -> jax.Array:
-        c = jnp.cumsum(a, axis=1)
-        return jnp.concatenate([jnp.zeros_like(c[:, :1]), c[:, :-1]], axis=1)
+    def total(is_in: jax.Array) -> Memory:
+        share = is_in.astype(memory.count.dtype)
+        return jax.tree.map(lambda a: jnp.einsum("bpt,bt...->bp...", share, a), memory)
 
-    long = jax.tree.map(before, memory)
-
-    def recent(a: jax.Array) -> jax.Array:
-        t = a.shape[1]
-        shifted = jnp.concatenate(
-            [jnp.zeros_like(a[:, : min(window, t)]), a[:, : max(t - window, 0)]], 1
-        )
-        return a - shifted
-
-    return long, jax.tree.map(recent, long)
+    return total(ago > 0), total((ago > 0) & (ago <= window))

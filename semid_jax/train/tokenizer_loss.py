@@ -14,7 +14,7 @@ from flax import struct
 from semid_jax.data.sequences import log_proposal, popularity
 from semid_jax.models.encoders import encode, unit
 from semid_jax.models.fusion import fuse
-from semid_jax.models.memory import Memory, prefixes
+from semid_jax.models.memory import Memory, sum_before
 from semid_jax.models.perceiver import (
     Latents,
     Preference,
@@ -161,8 +161,11 @@ def tokenizer_loss(
     position, weight = draw_positions(history, P, position_key)
     row = jnp.arange(B)[:, None]
 
+    def flat(a: jax.Array) -> jax.Array:
+        return a.reshape(B * P, *a.shape[2:])
+
     def at_positions(a: jax.Array) -> jax.Array:
-        return a[row, position].reshape(B * P, *a.shape[2:])
+        return flat(a[row, position])
 
     latents: Latents = module.apply(
         params, crowd.e, crowd.mask, crowd.log_popularity, crowd.log_count, method=Pmat.latents
@@ -174,8 +177,8 @@ def tokenizer_loss(
         return posterior(latents, prior, evidence(latents, prior, memory)[0])
 
     read = read_items(latents, inputs.e[history], inputs.mask[history])
-    memory = prefixes(Memory(read, inputs.mask[history].astype(jnp.float32)), config.window)
-    long, short = jax.tree.map(at_positions, memory)
+    memory = Memory(read, inputs.mask[history].astype(jnp.float32))
+    long, short = jax.tree.map(flat, sum_before(memory, position, config.window))
     preference = prefer(long)
     target = at_positions(history)
     aim = Aim(
@@ -195,8 +198,8 @@ def tokenizer_loss(
     target_h = at_positions(h)
     query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
     refined = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
-    before = jax.tree.map(at_positions, mean_before(h, inputs.mask[history], config.window))
-    query = module.apply(params, *before, held, method=Pmat.pooled_query)
+    before = mean_before(h, inputs.mask[history], position, config.window)
+    query = module.apply(params, *map(flat, before), held, method=Pmat.pooled_query)
     pooled = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
 
     n = min(config.candidates, PAIRS)
@@ -258,19 +261,22 @@ def _refined_loss(
     return aim.loss(crowd, own / jnp.maximum(own_has, 1e-3), scores / jnp.maximum(has, 1e-3))
 
 
-def mean_before(h: jax.Array, mask: jax.Array, window: int) -> tuple[jax.Array, jax.Array]:
-    """Mean h of the last W items before each place, and whether any of them has the modality.
+def mean_before(
+    h: jax.Array, mask: jax.Array, position: jax.Array, window: int
+) -> tuple[jax.Array, jax.Array]:
+    """Mean h of the last W items before some positions, and whether any of them has the modality.
 
     Args:
       h: float32[B, T, M, D].
       mask: bool[B, T, M].
+      position: int32[B, P].
       window: W.
 
     Returns:
-      float32[B, T, M, D] and bool[B, T, M].
+      float32[B, P, M, D] and bool[B, P, M].
     """
     has = mask.astype(jnp.float32)
-    _, lately = prefixes(Memory(h * has[..., None], has), window)
+    _, lately = sum_before(Memory(h * has[..., None], has), position, window)
     return lately.sums / jnp.maximum(lately.count, 1.0)[..., None], lately.count > 0
 
 
