@@ -15,8 +15,10 @@ from semid_jax.models.perceiver import Preference
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.train.tokenizer import fit_pmat, sample_windows
 from semid_jax.train.tokenizer_loss import (
+    Windows,
     draw_positions,
     make_inputs,
+    make_windows,
     mean_before,
     tokenizer_loss,
 )
@@ -43,11 +45,12 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     module = Pmat(features.modalities, CONFIG)
     inputs = make_inputs(features, raw.interactions, CONFIG.width)
     params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
-    history = sample_windows(raw.interactions, np.arange(8), 20, np.random.default_rng(0))
+    rng = np.random.default_rng(0)
+    windows = make_windows(sample_windows(raw.interactions, np.arange(8), 20, rng))
 
     def part(name):
         found = jax.grad(
-            lambda p: tokenizer_loss(module, p, inputs, history, jax.random.key(1))[1][name]
+            lambda p: tokenizer_loss(module, p, inputs, windows, jax.random.key(1))[1][name]
         )(params)["params"]
         flat = traverse_util.flatten_dict(found, sep="/")
         return {name for name, value in flat.items() if np.abs(value).max() > 0}
@@ -67,19 +70,47 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     assert not perceived & of("refiner", "gate", "value")
 
 
+def test_windows_name_every_item_once():
+    history = np.array([[5, 3, 5, 0, 0, 0], [9, 3, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]], np.int32)
+    windows = make_windows(history)
+    assert windows.items.tolist() == [0, 3, 5, 9, *[0] * 5]  # 19, halved once: 4 would be too tight
+    np.testing.assert_array_equal(windows.items[windows.place], history)
+    assert len(make_windows(history, 12).items) == 12
+    full = make_windows(np.arange(1, 7, dtype=np.int32).reshape(2, 3), 5)
+    assert full.items.tolist() == [0, 1, 2, 3, 4, 5, 6]
+
+
+def test_losses_are_those_of_positions_that_share_nothing():
+    raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
+    features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
+    module = Pmat(features.modalities, CONFIG)
+    inputs = make_inputs(features, raw.interactions, CONFIG.width)
+    params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
+    history = sample_windows(raw.interactions, np.arange(8), 20, np.random.default_rng(0))
+    apart = np.arange(1, history.size + 1).reshape(history.shape) * (history > 0)
+
+    def losses(windows):
+        return tokenizer_loss(module, params, inputs, windows, jax.random.key(1))[1]
+
+    found, wanted = losses(make_windows(history)), losses(Windows(np.append(0, history), apart))
+    assert found.keys() == wanted.keys()
+    for name in found:
+        np.testing.assert_allclose(found[name], wanted[name], rtol=1e-5, atol=1e-6)
+
+
 def test_positions_come_from_all_parts_of_a_history():
     history = np.zeros((4, 17), np.int32)
     for row, length in enumerate((17, 5, 2, 1)):
         history[row, :length] = 7
     for seed in range(20):
-        position, weight = draw_positions(history, 8, jax.random.key(seed))
+        position, weight = draw_positions(history > 0, 8, jax.random.key(seed))
         weight = weight.reshape(4, 8)
         # 16 places, of which each part has two; 4, each twice; one; and nothing to foresee.
         np.testing.assert_array_equal((position[0] - 1) // 2, np.arange(8))
         np.testing.assert_array_equal(position[1], [1, 1, 2, 2, 3, 3, 4, 4])
         np.testing.assert_array_equal(position[2], 1)
         np.testing.assert_array_equal(weight, [[1] * 8, [1] * 8, [1] * 8, [0] * 8])
-    drawn = {int(draw_positions(history, 8, jax.random.key(s))[0][0, 0]) for s in range(20)}
+    drawn = {int(draw_positions(history > 0, 8, jax.random.key(s))[0][0, 0]) for s in range(20)}
     assert drawn == {1, 2}
 
 

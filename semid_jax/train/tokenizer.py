@@ -18,7 +18,13 @@ from semid_jax.models.encoders import encode
 from semid_jax.models.perceiver import Latents, read_items
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.parallel import Parallel
-from semid_jax.train.tokenizer_loss import Inputs, make_inputs, tokenizer_loss
+from semid_jax.train.tokenizer_loss import (
+    Inputs,
+    Windows,
+    make_inputs,
+    make_windows,
+    tokenizer_loss,
+)
 from semid_jax.types import Interactions, ItemFeatures
 
 
@@ -77,11 +83,11 @@ def fit_pmat(
 
     @jax.jit
     def step(
-        params: Any, state: Any, inputs: Inputs, history: jax.Array, number: jax.Array
+        params: Any, state: Any, inputs: Inputs, windows: Windows, number: jax.Array
     ) -> tuple[Any, Any, dict[str, jax.Array]]:
         step_key = jax.random.fold_in(jax.random.fold_in(key, 1), number)
         gradient, parts = jax.grad(
-            lambda p: tokenizer_loss(module, p, inputs, history, step_key), has_aux=True
+            lambda p: tokenizer_loss(module, p, inputs, windows, step_key), has_aux=True
         )(params)
         updates, state = optimiser.update(gradient, state, params)
         return optax.apply_updates(params, updates), state, parts
@@ -92,13 +98,15 @@ def fit_pmat(
     longest = int(split_end(interactions, "train").max())
     width = min(width + 1, longest)
     parts: dict[str, jax.Array] = {}
+    room = 0
     bar = tqdm(range(config.steps), desc="tokenize", unit="step", file=sys.stderr, mininterval=2.0)
     for number in bar:
         users = rng.choice(known, size, replace=False)
-        history = sample_windows(interactions, users, width, rng)
+        windows = make_windows(sample_windows(interactions, users, width, rng), room)
+        room = len(windows.items)
         if size % len(parallel.devices) == 0:
-            history = parallel.split(history)
-        params, state, parts = step(params, state, inputs, history, jnp.int32(number))
+            windows = Windows(parallel.replicate(windows.items), parallel.split(windows.place))
+        params, state, parts = step(params, state, inputs, windows, jnp.int32(number))
         if number % 50 == 49:
             bar.set_postfix_str(f"loss {float(parts['next_item_loss']):.3f}")
     said = ", ".join(f"{name.replace('_', ' ')} {float(v):.3f}" for name, v in parts.items())

@@ -64,6 +64,38 @@ def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) 
 
 
 @struct.dataclass
+class Windows:
+    """Windows of histories, in which what is computed of an item is computed once.
+
+    Attributes:
+      items: int32[U], a 0, then distinct items, filled up with 0.
+      place: int32[B, T], where in `items` each position's item stands; 0 past the end.
+    """
+
+    items: jax.Array | np.ndarray
+    place: jax.Array | np.ndarray
+
+
+def make_windows(history: np.ndarray, room: int = 0) -> Windows:
+    """Names the items of a batch.
+
+    U is half of what B histories can hold, or a quarter, and so on, if that leaves room for a
+    quarter more items than there are: few sizes, so that few programs are compiled.
+
+    Args:
+      history: int32[B, T], right-padded with 0.
+      room: U of the batch before; it is kept unless it is too small.
+    """
+    items, place = np.unique(np.append(0, history), return_inverse=True)
+    if len(items) > room:
+        room = history.size + 1
+        while 1.25 * len(items) < room // 2:
+            room //= 2
+    place = place[1:].reshape(history.shape).astype(np.int32)
+    return Windows(np.pad(items, (0, room - len(items))).astype(np.int32), place)
+
+
+@struct.dataclass
 class Candidates:
     """Items that true next items are told from, and that stand for the crowd.
 
@@ -93,11 +125,13 @@ def draw_candidates(inputs: Inputs, count: int, key: jax.Array) -> Candidates:
     )
 
 
-def draw_positions(history: jax.Array, count: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def draw_positions(
+    is_item: jax.Array | np.ndarray, count: int, key: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """Places of the histories that bear loss: one from each of P even parts of a history.
 
     Args:
-      history: int32[B, T], right-padded.
+      is_item: bool[B, T], False past the end.
       count: P, of each history; one of fewer places gives all of them, about as often.
       key: draws them.
 
@@ -105,8 +139,8 @@ def draw_positions(history: jax.Array, count: int, key: jax.Array) -> tuple[jax.
       int32[B, P], places whose items are to be foreseen, in their order; float32[B * P], 0 where
       there are none.
     """
-    length = jnp.sum(history > 0, axis=1, keepdims=True)
-    u = (jnp.arange(count) + jax.random.uniform(key, (len(history), count))) / count
+    length = jnp.sum(is_item, axis=1, keepdims=True)
+    u = (jnp.arange(count) + jax.random.uniform(key, (len(is_item), count))) / count
     position = (1 + u * jnp.maximum(length - 1, 1)).astype(jnp.int32)
     position = jnp.minimum(position, jnp.maximum(length - 1, 0))
     return position, ((length > 1) & (position > 0)).astype(jnp.float32).reshape(-1)
@@ -140,7 +174,7 @@ class Aim:
 
 
 def tokenizer_loss(
-    module: Pmat, params: Any, inputs: Inputs, history: jax.Array, key: jax.Array
+    module: Pmat, params: Any, inputs: Inputs, windows: Windows, key: jax.Array
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """All losses of PMAT on a batch of histories.
 
@@ -148,24 +182,20 @@ def tokenizer_loss(
       module: PMAT.
       params: its parameters.
       inputs: items and proposal.
-      history: int32[B, T], right-padded windows.
+      windows: of B histories.
       key: draws positions, candidates and pairs.
 
     Returns:
       The weighted sum and its parts.
     """
-    config, B = module.config, len(history)
+    config, place, B = module.config, windows.place, len(windows.place)
     P = config.positions
     position_key, candidate_key, *pair_keys = jax.random.split(key, 4)
     crowd = draw_candidates(inputs, config.candidates, candidate_key)
-    position, weight = draw_positions(history, P, position_key)
-    row = jnp.arange(B)[:, None]
+    position, weight = draw_positions(place > 0, P, position_key)
 
     def flat(a: jax.Array) -> jax.Array:
         return a.reshape(B * P, *a.shape[2:])
-
-    def at_positions(a: jax.Array) -> jax.Array:
-        return flat(a[row, position])
 
     latents: Latents = module.apply(
         params, crowd.e, crowd.mask, crowd.log_popularity, crowd.log_count, method=Pmat.latents
@@ -176,16 +206,17 @@ def tokenizer_loss(
         prior = first_prior(latents)
         return posterior(latents, prior, evidence(latents, prior, memory)[0])
 
-    read = read_items(latents, inputs.e[history], inputs.mask[history])
-    memory = Memory(read, inputs.mask[history].astype(jnp.float32))
+    e, mask = inputs.e[windows.items], inputs.mask[windows.items]
+    memory = Memory(read_items(latents, e, mask)[place], mask[place].astype(jnp.float32))
     long, short = jax.tree.map(flat, sum_before(memory, position, config.window))
     preference = prefer(long)
-    target = at_positions(history)
+    target = flat(jnp.take_along_axis(place, position, axis=1))
+    item = windows.items[target]
     aim = Aim(
-        item=target,
-        e=inputs.e[target],
-        mask=inputs.mask[target],
-        base=module.apply(params, inputs.log_popularity[target], method=Pmat.log_base),
+        item=item,
+        e=e[target],
+        mask=mask[target],
+        base=module.apply(params, inputs.log_popularity[item], method=Pmat.log_base),
         crowd_base=module.apply(params, crowd.log_popularity, method=Pmat.log_base),
         weight=weight,
     )
@@ -194,11 +225,11 @@ def tokenizer_loss(
     # What z is made of learns from what the perceiver says, and tells it nothing.
     held, aim = jax.lax.stop_gradient((preference, aim))
     crowd_h = module.apply(params, crowd.e, method=Pmat.refine)
-    h = module.apply(params, inputs.e[history], method=Pmat.refine)
-    target_h = at_positions(h)
+    h = module.apply(params, e, method=Pmat.refine)
+    target_h = h[target]
     query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
     refined = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
-    before = mean_before(h, inputs.mask[history], position, config.window)
+    before = mean_before(h[place], mask[place], position, config.window)
     query = module.apply(params, *map(flat, before), held, method=Pmat.pooled_query)
     pooled = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
 
