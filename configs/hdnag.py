@@ -97,8 +97,9 @@ PRESETS: dict[str, Preset] = {
     "amazon_2014": {
         "data": {"name": "amazon_2014", "category": "Beauty"},
         "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
-        # Histories are short: what they tell of an archetype costs more targets than it brings,
-        # and a step takes in more of them, at fewer places (BUILD_NOTES.md, tuning of HDNAG).
+        # Histories are short: what they tell of an archetype costs more targets than it brings
+        # (BUILD_NOTES.md, tuning of HDNAG), and a step takes in more of them, at fewer places
+        # ("The perceiver reads e").
         "tokenizer": {"archetypes": 1, "batch_size": 128, "positions": 8, "steps": 2000},
         "model": {"dense": "free", "dropout": 0.5},
         "loss": {"products": "auto"},

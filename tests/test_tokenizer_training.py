@@ -26,9 +26,24 @@ from semid_jax.train.tokenizer_loss import (
 CONFIG = PmatConfig(width=16, steps=6, batch_size=8, positions=4, candidates=64)
 
 
-def test_two_devices_train_as_one():
+def make_world():
     raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
     features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
+    return raw, features
+
+
+def start():
+    """PMAT before training, and eight windows of histories."""
+    raw, features = make_world()
+    module = Pmat(features.modalities, CONFIG)
+    inputs = make_inputs(features, raw.interactions, CONFIG.width)
+    params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
+    history = sample_windows(raw.interactions, np.arange(8), 20, np.random.default_rng(0))
+    return module, params, inputs, history
+
+
+def test_two_devices_train_as_one():
+    raw, features = make_world()
     one, two = (
         fit_pmat(features, raw.interactions, CONFIG, 30, 0, jax.devices()[:n]) for n in (1, 2)
     )
@@ -40,13 +55,8 @@ def test_two_devices_train_as_one():
 
 
 def test_what_z_learns_does_not_reach_the_perceiver():
-    raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
-    features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
-    module = Pmat(features.modalities, CONFIG)
-    inputs = make_inputs(features, raw.interactions, CONFIG.width)
-    params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
-    rng = np.random.default_rng(0)
-    windows = make_windows(sample_windows(raw.interactions, np.arange(8), 20, rng))
+    module, params, inputs, history = start()
+    windows = make_windows(history)
 
     def part(name):
         found = jax.grad(
@@ -81,12 +91,7 @@ def test_windows_name_every_item_once():
 
 
 def test_losses_are_those_of_positions_that_share_nothing():
-    raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
-    features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
-    module = Pmat(features.modalities, CONFIG)
-    inputs = make_inputs(features, raw.interactions, CONFIG.width)
-    params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
-    history = sample_windows(raw.interactions, np.arange(8), 20, np.random.default_rng(0))
+    module, params, inputs, history = start()
     apart = np.arange(1, history.size + 1).reshape(history.shape) * (history > 0)
 
     def losses(windows):
