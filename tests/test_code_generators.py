@@ -1,5 +1,6 @@
 """GPT2, TIGER and the constrained beam search against their equations in plain numpy."""
 
+import functools
 import itertools
 
 import jax
@@ -35,8 +36,9 @@ def log_softmax(x):
     return x - x.max() - np.log(np.exp(x - x.max()).sum())
 
 
-def gpt2(codes, history, constrained=False):
-    model = Gpt2(Gpt2Config(width=D, layers=2, heads=2, constrained=constrained), L, K, T)
+def gpt2(codes, history, constrained=False, prefixes=False):
+    config = Gpt2Config(width=D, layers=2, heads=2, constrained=constrained, prefixes=prefixes)
+    model = Gpt2(config, L, K, T)
     params, p = random_params(model, codes[history], rng=np.random.default_rng(1))
 
     def slow(history, codes_so_far):
@@ -44,6 +46,9 @@ def gpt2(codes, history, constrained=False):
         flat = [(j, v) for i in history for j, v in enumerate(codes[i])]
         flat += list(enumerate(codes_so_far))
         x = np.stack([p["codes"][j, v] for j, v in flat]) * np.sqrt(D)
+        if prefixes:
+            sums = [x[i - j : i + 1].sum(0) / np.sqrt(j + 1) for i, (j, _) in enumerate(flat)]
+            x = np.stack(sums)
         state = slow_trunk(x, p["trunk"], 2, 2)[-1]
         return log_softmax(p["codes"][len(codes_so_far)] @ state)
 
@@ -126,10 +131,12 @@ def log_probability(slow, history, code, among=None):
     return total
 
 
-@pytest.mark.parametrize("constrained", [False, True])
-def test_gpt2_loss_is_the_cross_entropy_of_every_code_given_those_before(world, constrained):
+@pytest.mark.parametrize(("constrained", "prefixes"), [(False, False), (True, False), (True, True)])
+def test_gpt2_loss_is_the_cross_entropy_of_every_code_given_those_before(
+    world, constrained, prefixes
+):
     codes, history = world
-    model, params, slow = gpt2(codes, history)
+    model, params, slow = gpt2(codes, history, prefixes=prefixes)
     targets = np.where(history > 0, np.roll(history, -1, axis=1), 0)
     targets[0, -1], targets[1, 1], targets[2, -1] = 4, 7, 9
     weight = (np.random.default_rng(2).random((B, T)) < 0.7) * (targets > 0)
@@ -172,7 +179,14 @@ def test_relative_positions_fall_into_t5_s_buckets(both_sides):
 
 @pytest.mark.parametrize(
     ("make", "constrained", "dense"),
-    [(gpt2, False, 0), (tiger, False, 0), (gpt2, True, 0), (gpt2, True, 2), (tiger, True, 0)],
+    [
+        (gpt2, False, 0),
+        (tiger, False, 0),
+        (gpt2, True, 0),
+        (gpt2, True, 2),
+        (tiger, True, 0),
+        (functools.partial(gpt2, prefixes=True), True, 2),
+    ],
 )
 def test_a_wide_beam_ranks_all_items_by_their_log_probability(world, make, constrained, dense):
     codes, history = world

@@ -2,7 +2,9 @@
 
 A history of items is the sequence of their L codes each; a causal transformer predicts every code
 from all before it, all positions in one pass. Code j of an item is classified among the K values
-of level j, so no probability goes to values of other levels.
+of level j, so no probability goes to values of other levels. What the transformer reads at code j
+is that code's vector, or with `prefixes` the sum of the item's vectors up to it, as RQ-Transformer
+does (Lee et al., CVPR 2022): residual codes are summands, and no layer has to gather them.
 """
 
 from __future__ import annotations
@@ -29,6 +31,8 @@ class Gpt2Config:
       dropout: on the input, the attention weights and the residual branches.
       constrained: a code's probability is among the codes that items have after the same codes, in
         training as in the search; else among all of its level.
+      prefixes: the input at a code is the sum of its item's vectors up to it, over the square root
+        of their number; else its own vector.
     """
 
     width: int = 128
@@ -36,6 +40,7 @@ class Gpt2Config:
     heads: int = 4
     dropout: float = 0.2
     constrained: bool = False
+    prefixes: bool = False
 
 
 class Gpt2(nn.Module):
@@ -57,7 +62,10 @@ class Gpt2(nn.Module):
 
     def embed(self, codes: jax.Array) -> jax.Array:
         """uint8[B, T, L] codes of items to float32[B, T * L, D]."""
-        vectors = self.codes[jnp.arange(self.levels), codes.astype(jnp.int32)]
+        level = jnp.arange(self.levels)
+        vectors = self.codes[level, codes.astype(jnp.int32)]
+        if self.config.prefixes:
+            vectors = jnp.cumsum(vectors, axis=2) * _sum_scale(level)[:, None]
         B, T = codes.shape[:2]
         return vectors.reshape(B, T * self.levels, -1) * self.config.width**0.5
 
@@ -94,7 +102,8 @@ class Gpt2(nn.Module):
         heads = (self.config.heads, self.config.width // self.config.heads)
         blank = jnp.zeros((B, beam, L, *heads))
         own = [(blank, blank) for _ in range(self.config.layers)]
-        return last @ self.codes[0].T, (past, jnp.repeat(mask, L, axis=1), end), own
+        before = jnp.zeros((B, beam, self.config.width if self.config.prefixes else 0))
+        return last @ self.codes[0].T, (past, jnp.repeat(mask, L, axis=1), end), (own, before)
 
     def step(self, shared: Any, own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
         """One code further.
@@ -109,9 +118,19 @@ class Gpt2(nn.Module):
           Logits float32[B, b, K] of the next level, and `own` with this level in it.
         """
         past, sees, end = shared
-        x = self.codes[level][code] * self.config.width**0.5
+        own, before = own
+        x = self.codes[level][code]
+        if self.config.prefixes:
+            before = before + x
+            x = before * _sum_scale(level)
+        x = x * self.config.width**0.5
         state, own = self.trunk.extend(x, end + level, past, sees, own, level)
-        return state @ self.codes[level + 1].T, own
+        return state @ self.codes[level + 1].T, (own, before)
+
+
+def _sum_scale(level: jax.Array | int) -> jax.Array:
+    """What keeps the length of a sum of the independent vectors of levels 0 .. `level`."""
+    return (1.0 + jnp.asarray(level)) ** -0.5
 
 
 def code_loss(
