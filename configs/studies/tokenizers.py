@@ -3,13 +3,12 @@
 CONFIG=configs/studies/tokenizers.py
 python -m semid_jax.study --config=$CONFIG:hdnag:movielens_1m --record=tokenizers_hdnag
 python -m semid_jax.study --config=$CONFIG:behaviour:movielens_1m --record=tokenizers_behaviour
-python -m semid_jax.study --config=$CONFIG:gpt2:amazon_2014,category=Beauty --record=tokenizers_gpt2
+python -m semid_jax.study --config=$CONFIG:gpt2:movielens_1m --record=tokenizers_gpt2
 
 `hdnag`: each one's fused embedding, our quantiser (same C, L, K) and HDNAG. `behaviour`: the same,
 what is chosen together being one more modality for all of them. `gpt2`: its own codes, one after
 another. Generators are trained for less long than in the main table and HDNAG against a
-sample of the items, all rows alike: rows of a table may be compared, tables may not. GPT2's two
-epochs on MovieLens-1M are too few for its rows to be of record (BUILD_NOTES.md).
+sample of the items, all rows alike: rows of a table may be compared, tables may not.
 """
 
 from ml_collections import ConfigDict
@@ -45,7 +44,10 @@ HDNAG_SHORTER = {
 GPT2_SHORTER = " --config.model.constrained=True --config.train.lr=3e-3"
 SHORTER = {
     **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
-    ("gpt2", "movielens_1m"): GPT2_SHORTER + " --config.train.epochs=2",
+    ("gpt2", "movielens_1m"): (
+        GPT2_SHORTER
+        + " --config.train.epochs=4 --config.model.heads=2 --config.model.prefixes=True"
+    ),
     ("gpt2", "amazon_2014"): GPT2_SHORTER + " --config.train.epochs=12",
 }
 
