@@ -46,7 +46,7 @@ SHORTER = {
     **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
     ("gpt2", "movielens_1m"): (
         GPT2_SHORTER
-        + " --config.train.epochs=4 --config.model.heads=2 --config.model.prefixes=True"
+        + " --config.train.epochs=3 --config.model.heads=2 --config.model.prefixes=True"
     ),
     ("gpt2", "amazon_2014"): GPT2_SHORTER + " --config.train.epochs=12",
 }
