@@ -118,7 +118,9 @@ def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
         )
     )
     made.model = ConfigDict(
-        dataclasses.asdict(Gpt2Config(model.width, model.layers, model.heads, DROPOUT))
+        dataclasses.asdict(
+            Gpt2Config(model.width, model.layers, model.heads, DROPOUT, prefixes=True)
+        )
     )
     widest = max(settings.beams)
     made.decode = ConfigDict(dataclasses.asdict(BeamConfig(widest, min(widest, config.decode.k))))
