@@ -102,7 +102,7 @@ def autoregressive_rows(
 
 
 def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
-    """GPT2 with the trunk's sizes, on residual k-means of so many levels less the last.
+    """GPT2 with the trunk's sizes, reading prefixes, on residual k-means of length - 1 levels.
 
     Args:
       config: of the benchmark.
