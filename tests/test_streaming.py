@@ -11,7 +11,7 @@ from semid_jax import artifacts
 from semid_jax.data.sequences import split_end, train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.updates import BUDGETS, tradeoff, update_metrics
+from semid_jax.eval.updates import BUDGETS, MARGINS, update_metrics, update_sweep
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.pmat import PmatConfig
@@ -211,11 +211,10 @@ def test_updates_are_measured_beside_doing_nothing_and_everything(world):
 def test_the_more_may_move_the_more_does(world):
     tokenizer, interactions = world
     _, before, fired = read_side(tokenizer, interactions, "test", T)
+    plain = streaming.make_streamer(tokenizer)
 
-    def read(budget):
-        streamer = dataclasses.replace(
-            streaming.make_streamer(tokenizer), budget=jnp.float32(budget)
-        )
+    def read(**changes):
+        streamer = dataclasses.replace(plain, **{k: jnp.float32(v) for k, v in changes.items()})
         return read_side(tokenizer, interactions, "test", T, streamer=streamer)[0]
 
     asked = []
@@ -224,16 +223,22 @@ def test_the_more_may_move_the_more_does(world):
         asked.append(part)
         return np.full(len(part), 0 if len(asked) == 1 else 2)  # before the update nobody is found
 
-    found = tradeoff(tokenizer, read, before, fired, rank)
-    churn = [found[f"{round(100 * budget)}.churn"] for budget in BUDGETS]
+    found = update_sweep(tokenizer, read, before, fired, rank)
+    churn = [found[f"tradeoff.{round(100 * budget)}.churn"] for budget in BUDGETS]
     assert churn == sorted(churn)
     assert 0 < churn[0] <= BUDGETS[0]
     assert churn[-1] > churn[0]
-    assert [len(part) for part in asked] == [fired.sum()] * (len(BUDGETS) + 2)
+    assert [len(part) for part in asked] == [fired.sum()] * (len(BUDGETS) + len(MARGINS) + 2)
     np.testing.assert_array_equal(asked[0].fine, before.fine[fired])
-    np.testing.assert_allclose(found["40.difference"], 1 / np.log2(3), rtol=1e-6)
-    assert found["full.churn"] >= churn[-1]
-    assert tradeoff(tokenizer, read, before, np.zeros_like(fired), rank) == {}
+    np.testing.assert_allclose(found["tradeoff.40.difference"], 1 / np.log2(3), rtol=1e-6)
+    assert found["tradeoff.full.churn"] >= churn[-1]
+    by_margin = dict(zip(MARGINS, asked[1 + len(BUDGETS) :], strict=False))
+    np.testing.assert_array_equal(by_margin[CONFIG.margin].fine, read().fine[fired])
+    for share, side in by_margin.items():
+        moved = (side.fine != before.fine[fired]).sum(-1) + (side.coarse != before.coarse[fired])
+        least = moved[moved > 0].min()
+        assert least > share * (1 + BOOK.digits)
+    assert update_sweep(tokenizer, read, before, np.zeros_like(fired), rank) == {}
 
 
 def test_ablations_switch_off_what_they_name():

@@ -3,9 +3,9 @@
 python -m semid_jax.study --config=configs/studies/pmat_ablation.py                  # synthetic
 python -m semid_jax.study --config=configs/studies/pmat_ablation.py:movielens_1m
 
-Old codes instead of updated ones, and a full re-encode instead of an incremental update, need no
-training of their own: every run of record has the three side by side (pmat.updated_ndcg@10_…), and
-budgets against churn (pmat.tradeoff).
+What an update does needs no training of its own: every run of record has old codes, updated ones
+and a full re-encode side by side (pmat.updated_ndcg@10_…), and the gain and the churn of updates by
+budget (pmat.tradeoff) and by margin (pmat.margins).
 """
 
 from ml_collections import ConfigDict
@@ -55,9 +55,6 @@ CHANGES: dict[str, Settings] = {
     **{f"W = {w}": {"tokenizer.window": w} for w in (5, 20)},
     "always the nearest archetype": {"tokenizer.hold": 1.0},
     "drift threshold at 90 %": {"tokenizer.quantile": 0.9},
-    "margin 0": {"tokenizer.margin": 0},
-    "margin .3": {"tokenizer.margin": 0.3},
-    "budget 1": {"tokenizer.budget": 1},
 }
 # At most a quarter of an hour a row on two cores.
 SHORTER = {"movielens_1m": " --config.train.epochs=6 --config.train.max_length=100"}

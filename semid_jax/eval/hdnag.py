@@ -40,7 +40,7 @@ from semid_jax.eval.searching import (
     rescoring,
     some_vectors,
 )
-from semid_jax.eval.updates import can_change, tradeoff, update_metrics
+from semid_jax.eval.updates import can_change, update_metrics, update_sweep
 from semid_jax.eval.users import Users
 from semid_jax.quantize.health import health
 from semid_jax.train.readings import make_perceiver, positions_of
@@ -215,11 +215,12 @@ def evaluate(
     if can_change(tokenizer):
         streamer = make_streamer(tokenizer)
 
-        def read(budget: float) -> ReadSide:
-            other = dataclasses.replace(streamer, budget=jnp.float32(budget))
+        def read(**changes: float) -> ReadSide:
+            values = {name: jnp.float32(value) for name, value in changes.items()}
+            other = dataclasses.replace(streamer, **values)
             return read_side(tokenizer, interactions, "test", width, streamer=other)[0]
 
-        metrics |= named("pmat.tradeoff", tradeoff(tokenizer, read, before, fired, rank))
+        metrics |= named("pmat", update_sweep(tokenizer, read, before, fired, rank))
     if raw.truth:
         drifted = raw.truth["drift_kind"][side.users] > 0
         for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):

@@ -72,36 +72,41 @@ def can_change(tokenizer: Tokenizer) -> bool:
 
 
 BUDGETS = (0.05, 0.1, 0.2, 0.4)  # shares of a read side that an update may move
+MARGINS = (0.0, 0.1, 0.3)  # shares of an item's codes that have to be others for it to move
 
 
-def tradeoff(
+def update_sweep(
     tokenizer: Tokenizer,
-    read: Callable[[float], ReadSide],
+    read: Callable[..., ReadSide],
     before: ReadSide,
     fired: np.ndarray,
     rank: Callable[[ReadSide], np.ndarray],
 ) -> dict[str, float]:
-    """Churn and accuracy of the updated users by how much an update may move.
+    """Churn and accuracy of the updated users by how much an update may move, and what it must.
 
     Args:
       tokenizer: of the run.
-      read: a budget to the read sides after updates within it, users in the order of `before`.
+      read: `budget=` or `margin=` to the read sides after updates with it, all else as the
+        tokenizer has it; users in the order of `before`.
       before: read sides before the update.
       fired: bool[U], who was updated.
       rank: read sides to the ranks of their targets, int32[u].
 
     Returns:
-      For each of BUDGETS "<percent>.churn" and "<percent>.difference" with its interval, of
-      NDCG@10 and that before the update, paired over users; "full", every item encoded anew, is
-      one more. Empty where nobody was updated.
+      For each of BUDGETS "tradeoff.<percent>", for each of MARGINS "margins.<percent>", and for
+      every item encoded anew "tradeoff.full", each with ".churn" and ".difference" with its
+      interval, of NDCG@10 and that before the update, paired over users. Empty where nobody was
+      updated.
     """
     rows = np.flatnonzero(fired)
     if not len(rows):
         return {}
     stale = before.take(rows)
     base = ranking_metrics(rank(stale))["ndcg@10"]
-    sides = {f"{round(100 * budget)}": read(budget).take(rows) for budget in BUDGETS}
-    sides["full"] = encoded_anew(tokenizer, stale)
+    changes = {f"tradeoff.{round(100 * share)}": {"budget": share} for share in BUDGETS}
+    changes |= {f"margins.{round(100 * share)}": {"margin": share} for share in MARGINS}
+    sides = {name: read(**change).take(rows) for name, change in changes.items()}
+    sides["tradeoff.full"] = encoded_anew(tokenizer, stale)
     found: dict[str, float] = {}
     for name, side in sides.items():
         own = ranking_metrics(rank(side))["ndcg@10"]

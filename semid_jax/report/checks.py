@@ -10,6 +10,12 @@ from semid_jax.report.metrics import flatten
 from semid_jax.report.records import Record
 from semid_jax.report.tables import Column
 
+# What an update may move, or must for an item to follow: name in the records -> head.
+_UPDATES = {
+    **{f"tradeoff.{share}": f"updates that may move {share} %" for share in (5, 10, 20, 40)},
+    **{f"margins.{share}": f"updates beyond a margin of {share} %" for share in (0, 10, 30)},
+    "tradeoff.full": "all encoded anew",
+}
 # Name in the records -> head.
 PMAT = {
     "pmat.alpha_spearman": "Spearman of weights with the planted ones",
@@ -21,6 +27,8 @@ PMAT = {
     "pmat.updated_ndcg@10_stale": "NDCG@10 of updated users, before",
     "pmat.updated_ndcg@10_incremental": "updated",
     "pmat.updated_ndcg@10_full": "encoded anew",
+    **{f"pmat.{name}.difference": f"{head}, gain" for name, head in _UPDATES.items()},
+    **{f"pmat.{name}.churn": f"{head}, churn" for name, head in _UPDATES.items()},
     "pmat.coherence_stale": "own interest told from others' by the read side, before",
     "pmat.coherence_incremental": "the same, updated",
     "pmat.coherence_full": "the same, encoded anew",

@@ -139,7 +139,7 @@ def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path
 
     Args:
       points: "<percent>" of codes that may move, or "full" for every item encoded anew, to
-        {"churn", "difference", "low", "high"}, as `eval.updates.tradeoff` has them.
+        {"churn", "difference", "low", "high"}, as `eval.updates.update_sweep` has them.
       path: the PNG.
     """
     if not points:
