@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 from generator_world import (
+    K,
     L,
     N,
     Z,
@@ -70,6 +71,15 @@ def test_s1_is_the_sum_of_the_design_and_an_inner_product_with_two_vectors_per_i
             part = like if width == Z else turned[2 * j : 2 * j + 2]
             score += likeness[1] * np.dot(part, words[j, f])
         np.testing.assert_allclose(found[b, t, i], score, rtol=1e-3, atol=1e-3)
+
+
+def test_a_few_items_are_read_as_many_are():
+    _, coarse, fine, generator, params = world()
+    many = code_vectors(generator, params, coarse[0], fine[0]).x
+    assert len(many) > K > 3
+    few = [code_vectors(generator, params, coarse[0, i : i + 3], fine[0, i : i + 3]).x
+           for i in range(0, len(many), 3)]  # fmt: skip
+    np.testing.assert_allclose(np.concatenate(few), many, rtol=1e-5, atol=1e-6)
 
 
 def test_states_do_not_see_later_items():

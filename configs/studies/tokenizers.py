@@ -41,13 +41,12 @@ HDNAG_SHORTER = {
     ),
 }
 # Probabilities among the codes that can follow: 15 to 25 % more for the same steps.
-GPT2_SHORTER = " --config.model.constrained=True --config.train.lr=3e-3"
+GPT2_SHORTER = (
+    " --config.model.constrained=True --config.model.prefixes=True --config.train.lr=3e-3"
+)
 SHORTER = {
     **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
-    ("gpt2", "movielens_1m"): (
-        GPT2_SHORTER
-        + " --config.train.epochs=3 --config.model.heads=2 --config.model.prefixes=True"
-    ),
+    ("gpt2", "movielens_1m"): GPT2_SHORTER + " --config.train.epochs=3 --config.model.heads=2",
     ("gpt2", "amazon_2014"): GPT2_SHORTER + " --config.train.epochs=12",
 }
 

@@ -249,11 +249,15 @@ class Generator(nn.Module):
 
     def _embed(self, coarse: jax.Array, fine: jax.Array) -> jax.Array:
         """x, float32[..., D], of int32[...] and uint8[..., L]."""
-        width = self.config.width
+        width, digits, fine = self.config.width, jnp.arange(self.digits), fine.astype(jnp.int32)
+        lead = coarse.shape
+        if coarse.size < self.codewords:  # few items: nothing is made of whole tables for them
+            codes = unit(self.fine_codes[digits, fine]).reshape(*lead, -1)
+            looked_up = jnp.concatenate([self.coarse_codes[coarse], codes], axis=-1)
+            return multiply(looked_up, self.codes_in)
         of_cell = self.coarse_codes @ self.codes_in[:width]
-        codes = unit(self.fine_codes)[jnp.arange(self.digits), fine.astype(jnp.int32)]
-        flat = codes.reshape(*coarse.shape, -1)
-        return of_cell[coarse] + multiply(flat, self.codes_in[width:])
+        codes = unit(self.fine_codes)[digits, fine].reshape(*lead, -1)
+        return of_cell[coarse] + multiply(codes, self.codes_in[width:])
 
     def _condition(self) -> jax.Array:
         """G_j e_c, float32[C, L, d]."""
