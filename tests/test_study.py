@@ -24,9 +24,10 @@ def get_config(arg=""):
 """
 
 
-def run(row, seed, ndcg, best=1):
+def run(row, seed, ndcg, best=1, revision="aaaaaaaaaa"):
     validation = {"ndcg@10": ndcg, "recall@10": 2 * ndcg}
-    return {"row": row, "seed": seed, "validation": validation, "best_step": best, "steps": 2}
+    steps = {"best_step": best, "steps": 2}
+    return {"row": row, "seed": seed, "validation": validation, **steps, "revision": revision}
 
 
 def test_a_variant_is_compared_with_the_first_over_their_common_seeds():
@@ -37,6 +38,13 @@ def test_a_variant_is_compared_with_the_first_over_their_common_seeds():
     assert (a["seeds"], a["trained"]) == (2, 0.75)
     assert "relative" not in a
     assert b["relative"] == pytest.approx(0.25)  # .5 against .4, seed 1
+    assert "revision" not in a
+
+
+def test_a_study_of_several_revisions_names_them():
+    runs = [run("a", 0, 0.2), run("b", 0, 0.5), run("b", 1, 0.9, revision="0123456789-dirty")]
+    a, b = variant_rows({"runs": runs})
+    assert (a["revision"], b["revision"]) == ("aaaaaaa", "0123456, aaaaaaa")
 
 
 def test_what_counts_is_calibrated_where_a_run_calibrates(tmp_path):

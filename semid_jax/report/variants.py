@@ -17,6 +17,7 @@ VARIANT_COLUMNS = (
     Column("probed", "cells probed", percent=True, digits=0),
     Column("trained", "best after", percent=True, digits=0),
     Column("seeds"),
+    Column("revision"),
 )
 
 
@@ -29,12 +30,13 @@ def variant_rows(study: Mapping[str, Any]) -> list[dict[str, Any]]:
       study: of `load_study`.
 
     Returns:
-      Rows for VARIANT_COLUMNS, in the study's order.
+      Rows for VARIANT_COLUMNS, in the study's order; revisions where there is more than one.
     """
     by_row: dict[str, dict[int, Mapping[str, Any]]] = {}
     for run in study["runs"]:
         by_row.setdefault(run["row"], {})[run["seed"]] = run
     first = next(iter(by_row.values()), {})
+    mixed = len({run["revision"] for run in study["runs"]}) > 1
     rows = []
     for name, runs in by_row.items():
         values = {seed: run["validation"]["ndcg@10"] for seed, run in runs.items()}
@@ -49,6 +51,8 @@ def variant_rows(study: Mapping[str, Any]) -> list[dict[str, Any]]:
             row["probed"] = mean(run["probed"] for run in runs.values())
         if len(values) > 1:
             row["spread"] = stdev(values.values())
+        if mixed:
+            row["revision"] = ", ".join(sorted({run["revision"][:7] for run in runs.values()}))
         both = values.keys() & first.keys()
         if runs is not first and both:
             base = mean(first[seed]["validation"]["ndcg@10"] for seed in both)
