@@ -28,13 +28,16 @@ PMAT: dict[str, Settings] = {
 FADING: Settings = {"model.belief": False, "model.likeness": 2.0}
 BELIEF: Settings = {"model.belief": True, "model.likeness": 0.5}
 OWN: Settings = {"quantize.digits": 16, "quantize.shared": 0}
+SHORT: Settings = {"quantize.digits": 8, "quantize.shared": 0}
 STATIC: Settings = {"tokenizer.archetypes": 1, **FADING, **OWN, "model.popularity": False}
 # What only one of the two settings can be without; its static tokenizer is the better of two.
+PLAIN: Settings = {**STATIC, "model.dropout": 0.2, "train.weight_decay": 0.05}
 OF_PRESET: dict[str, dict[str, Settings]] = {
     "synthetic": {
         "no belief": FADING,
         "no popularity": {"model.popularity": False},
-        "static tokenizer": {**STATIC, "model.dropout": 0.2, "train.weight_decay": 0.05},
+        "static tokenizer": PLAIN,
+        "static tokenizer and no pooled loss": {**PLAIN, "tokenizer.pooled": 0},
     },
     "movielens_1m": {"belief": BELIEF},
 }
@@ -42,16 +45,14 @@ CHANGES: dict[str, Settings] = {
     "static tokenizer": STATIC,
     "no shared digits": OWN,
     # Short IDs: what an archetype's view of an item is for, if anything.
-    **{
-        f"{digits} digits{also}": {"quantize.digits": digits, "quantize.shared": 0, **archetypes}
-        for digits in (8, 4)
-        for also, archetypes in (("", {}), (" and A = 1", {"tokenizer.archetypes": 1}))
-    },
+    "8 digits": SHORT,
+    "8 digits and A = 1": {**SHORT, "tokenizer.archetypes": 1},
     **{f"A = {a}": {"tokenizer.archetypes": a} for a in (1, 2, 4, 16)},
     "uniform weights": {"tokenizer.uniform": True},
     "no interest gate": {"tokenizer.gated": False},
     "no consistency": {"tokenizer.consistency": 0},
     "no pooled loss": {"tokenizer.pooled": 0},
+    "no pooled loss and A = 1": {"tokenizer.pooled": 0, "tokenizer.archetypes": 1},
     **{f"W = {w}": {"tokenizer.window": w} for w in (5, 20)},
     "always the nearest archetype": {"tokenizer.hold": 1.0},
     "drift threshold at 90 %": {"tokenizer.quantile": 0.9},
