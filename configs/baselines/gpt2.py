@@ -25,7 +25,10 @@ OWN: dict[str, Preset] = {
         "quantize": CODES,
         "train": {"max_length": 20, "evaluate_users": 4000, "lr": 3e-3},
     },
-    "movielens_1m": {"quantize": CODES, "train": {"max_length": 50, "evaluate_users": 2000}},
+    "movielens_1m": {
+        "quantize": CODES,
+        "train": {"max_length": 50, "evaluate_users": 2000, "lr": 3e-3},
+    },
     "tiny": {
         "quantize": {**CODES, "cells": 16, "codewords": 16, "iterations": 5},
         "model": {"width": 32, "layers": 1, "heads": 2},

@@ -40,14 +40,10 @@ HDNAG_SHORTER = {
         " --config.train.evaluate_users=4000 --config.loss.candidates=2048"
     ),
 }
-# Probabilities among the codes that can follow: 15 to 25 % more for the same steps.
-GPT2_SHORTER = (
-    " --config.model.constrained=True --config.model.prefixes=True --config.train.lr=3e-3"
-)
 SHORTER = {
     **{(made, name): own for made in ("hdnag", "behaviour") for name, own in HDNAG_SHORTER.items()},
-    ("gpt2", "movielens_1m"): GPT2_SHORTER + " --config.train.epochs=3 --config.model.heads=2",
-    ("gpt2", "amazon_2014"): GPT2_SHORTER + " --config.train.epochs=12",
+    ("gpt2", "movielens_1m"): " --config.train.epochs=3 --config.model.heads=2",
+    ("gpt2", "amazon_2014"): " --config.train.epochs=12",
 }
 
 

@@ -102,7 +102,7 @@ def autoregressive_rows(
 
 
 def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
-    """GPT2 as it learns best, with the trunk's sizes, on residual k-means of length - 1 levels.
+    """GPT2 with the trunk's sizes on residual k-means of length - 1 levels.
 
     Args:
       config: of the benchmark.
@@ -117,9 +117,7 @@ def gpt2_config(config: ConfigDict, length: int, epochs: int) -> ConfigDict:
             QuantizeConfig(kind="residual", cells=KMEANS_CELLS, digits=length - 2, balance=1e9)
         )
     )
-    sizes = Gpt2Config(
-        model.width, model.layers, model.heads, DROPOUT, constrained=True, prefixes=True
-    )
+    sizes = Gpt2Config(model.width, model.layers, model.heads, DROPOUT)
     made.model = ConfigDict(dataclasses.asdict(sizes))
     widest = max(settings.beams)
     made.decode = ConfigDict(dataclasses.asdict(BeamConfig(widest, min(widest, config.decode.k))))

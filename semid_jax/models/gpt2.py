@@ -39,8 +39,8 @@ class Gpt2Config:
     layers: int = 2
     heads: int = 4
     dropout: float = 0.2
-    constrained: bool = False
-    prefixes: bool = False
+    constrained: bool = True
+    prefixes: bool = True
 
 
 class Gpt2(nn.Module):
