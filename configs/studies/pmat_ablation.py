@@ -30,8 +30,9 @@ BELIEF: Settings = {"model.belief": True, "model.likeness": 0.5}
 OWN: Settings = {"quantize.digits": 16, "quantize.shared": 0}
 SHORT: Settings = {"quantize.digits": 8, "quantize.shared": 0}
 STATIC: Settings = {"tokenizer.archetypes": 1, **FADING, **OWN, "model.popularity": False}
-# What only one of the two settings can be without; its static tokenizer is the better of two.
+# The better of two static tokenizers in the synthetic world.
 PLAIN: Settings = {**STATIC, "model.dropout": 0.2, "train.weight_decay": 0.05}
+# What only one of the two settings can be without, or has another way.
 OF_PRESET: dict[str, dict[str, Settings]] = {
     "synthetic": {
         "no belief": FADING,

@@ -6,14 +6,21 @@ from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+from semid_jax.eval.updates import BUDGETS, MARGINS
 from semid_jax.report.metrics import flatten
 from semid_jax.report.records import Record
 from semid_jax.report.tables import Column
 
-# What an update may move, or must for an item to follow: name in the records -> head.
+
+def _by_share(group: str, shares: Sequence[float], head: str) -> dict[str, str]:
+    percents = [round(100 * share) for share in shares]
+    return {f"{group}.{percent}": f"{head} {percent} %" for percent in percents}
+
+
+# Settings of an update, see `update_sweep`: name in the records -> head.
 _UPDATES = {
-    **{f"tradeoff.{share}": f"updates that may move {share} %" for share in (5, 10, 20, 40)},
-    **{f"margins.{share}": f"updates beyond a margin of {share} %" for share in (0, 10, 30)},
+    **_by_share("tradeoff", BUDGETS, "updates that may move"),
+    **_by_share("margins", MARGINS, "updates beyond a margin of"),
     "tradeoff.full": "all encoded anew",
 }
 # Name in the records -> head.
