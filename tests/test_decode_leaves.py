@@ -1,13 +1,15 @@
 """`leaves` against slow, obvious searches of the same items."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decode_world import KINDS, World, expect_lists, large
+from decode_world import KINDS, B, N, World, expect_lists, large
 
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.inverted import retrieve_inverted
-from semid_jax.decode.leaves import leaf_scores, retrieve_leaves
+from semid_jax.decode.leaves import leaf_places, leaf_scores, retrieve_leaves
 from semid_jax.decode.sketch import build_sketch
 from semid_jax.turns import BYTES
 
@@ -28,6 +30,30 @@ def test_no_leaf_is_given_up_for_one_that_other_archetypes_have():
     count = int((world.scores() > -np.inf).sum(axis=1)[0])
     found = retrieve_leaves(world.index, sketch, world.query, count, 10)
     np.testing.assert_array_equal(found.scored, count)
+
+
+@pytest.mark.parametrize("kind", ["random", "one archetype", "half in one cell"])
+@pytest.mark.parametrize("leaves", [1, 3, 20])
+def test_as_many_leaves_hold_the_items_whose_place_is_no_further(kind, leaves):
+    world = World(kind)
+    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 8)
+    found = retrieve_leaves(world.index, sketch, world.query, leaves, N)
+    items = jnp.tile(jnp.arange(N + 1, dtype=jnp.int32), (B, 1))
+    places = np.asarray(leaf_places(world.index, sketch, world.query, items))
+    for user in range(B):
+        inside = np.flatnonzero((places[user] > 0) & (places[user] <= leaves))
+        assert set(inside) == set(np.asarray(found.items[user])) - {0}
+    assert np.all(places[:, 0] == 0)
+
+
+def test_leaves_of_equal_worth_are_all_read_before_an_item_is_sure_to_be_found():
+    world = World("equal scores")
+    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 1)
+    sketch = dataclasses.replace(sketch, leaf=0 * sketch.leaf)
+    there = world.scores() > -np.inf
+    items = jnp.tile(jnp.arange(N + 1, dtype=jnp.int32), (B, 1))
+    places = np.asarray(leaf_places(world.index, sketch, world.query, items))
+    np.testing.assert_array_equal(places, np.where(there, there.sum(axis=1, keepdims=True), 0))
 
 
 def test_a_leaf_is_judged_by_its_mean_and_deviation():

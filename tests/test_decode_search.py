@@ -10,7 +10,7 @@ from decode_world import KINDS, A, B, C, L, N, World, expect_lists
 
 from semid_jax.decode.exact import cell_masses, exact_rank, retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
-from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.inverted import cell_places, retrieve_inverted
 from semid_jax.decode.score import item_vectors, make_query, score_entries, score_gathered
 from semid_jax.turns import BYTES
 
@@ -34,6 +34,18 @@ def test_inverted_equals_a_sort_inside_the_best_cells(kind, probes, k):
     found = retrieve_inverted(world.index, world.query, probes, k)
     expect_lists(found, world, scores, k)
     np.testing.assert_array_equal(found.scored, (scores > -np.inf).sum(axis=1))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_place_of_an_item_is_that_of_its_cell_among_the_users_cells(kind):
+    world = World(kind)
+    items = np.tile(np.arange(N + 1, dtype=np.int32), (B, 1))
+    cells = np.argsort(-np.asarray(world.query.coarse), axis=1, kind="stable")
+    want = [
+        [0, *(1 + cells[b].tolist().index(world.coarse[a, i]) for i in range(1, N + 1))]
+        for b, a in enumerate(world.archetype)
+    ]
+    np.testing.assert_array_equal(cell_places(world.index, world.query, jnp.asarray(items)), want)
 
 
 def test_users_searched_for_in_turns_find_the_same(monkeypatch):

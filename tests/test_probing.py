@@ -7,15 +7,15 @@ import pytest
 from decode_world import B, World
 
 from semid_jax.decode.config import DecodeConfig
-from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.inverted import cell_places
 from semid_jax.eval.probing import (
     SHARES,
     choose_probes,
+    item_places,
     probes_for_recall,
     search_loss,
     search_ndcg,
 )
-from semid_jax.eval.searching import list_recall
 from semid_jax.eval.users import Users
 
 
@@ -76,31 +76,27 @@ def test_what_is_lost_is_the_ndcg_of_the_lists():
     assert search_ndcg(*asked, 1) == pytest.approx(gains)
 
 
-def test_recall_of_a_list_is_its_share_of_the_exact_one():
-    exact = np.array([[1, 2, 3, 4], [5, 6, 0, 0], [0, 0, 0, 0]])
-    found = np.array([[4, 9, 1, 8], [6, 5, 7, 0], [1, 0, 0, 0]])
-    assert list_recall(found, exact).tolist() == [0.5, 1.0, 1.0]
-
-
-@pytest.mark.parametrize("recall", [0.3, 0.9])
+@pytest.mark.parametrize("recall", [0.6, 0.9])
 def test_as_few_cells_are_probed_as_surely_hold_the_exact_lists(recall):
     world = World("random")
     queries = [(world.query, slice(0, B), B)]
     best = world.ranked(world.scores())
-    exact = np.array([found[:10] for found in best])
-
-    def search(count):
-        return functools.partial(retrieve_inverted, world.index, probes=count, k=10)
-
-    asked = queries, exact, search, world.index.n_cells, recall, "cells"
-    probes, missed = probes_for_recall(*asked)
+    exact = np.array([found[:10] for found in best], np.int32)
+    places = item_places(queries, exact, functools.partial(cell_places, world.index))
+    probes, missed = probes_for_recall(places, world.index.n_cells, recall)
 
     def held(count):
         inside = world.ranked(world.inside_best_cells(world.scores(), count))
         pairs = zip(best, inside, strict=True)
-        return np.mean([np.isin(a[:10], b[:10]).mean() for a, b in pairs])
+        return np.array([np.isin(a[:10], b[:10]).mean() for a, b in pairs])
 
-    assert missed[probes].upper <= 1.0 - recall + 1e-9
-    for count, loss in missed.items():
-        assert loss.mean == pytest.approx(1.0 - held(count), abs=1e-6)
-        assert count >= probes or loss.upper > 1.0 - recall
+    losses = [search_loss(np.ones(B), held(count)) for count in range(1, world.index.n_cells + 1)]
+    enough = [loss.upper <= 1.0 - recall for loss in losses]
+    assert probes == enough.index(True) + 1 > 1
+    assert missed == pytest.approx(losses[probes - 1])
+
+
+def test_lists_of_no_items_are_found_whole_and_the_others_decide():
+    places = np.array([[1, 4, 2, 3], [5, 0, 0, 0], [0, 0, 0, 0]])
+    assert probes_for_recall(places, 9, 1.0) == (5, (0.0, 0.0))
+    assert probes_for_recall(places[2:], 9, 1.0) == (1, (0.0, 0.0))

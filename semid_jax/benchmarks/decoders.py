@@ -13,13 +13,13 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.benchmarks.machine import Work
-from semid_jax.benchmarks.served import Served, Validation
+from semid_jax.benchmarks.served import Served
 from semid_jax.decode.config import GraphConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import retrieve_inverted
-from semid_jax.decode.leaves import retrieve_leaves
+from semid_jax.decode.leaves import leaf_places, retrieve_leaves
 from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.recjpqprune import build_code_lists, retrieve_recjpqprune
 from semid_jax.decode.retrieved import Retrieved
@@ -27,7 +27,6 @@ from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch
-from semid_jax.eval.searching import Search
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
@@ -150,7 +149,8 @@ def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Pat
             run = functools.partial(retrieve_leaves, k=k)
             arrays, parts = (index, sketch), len(sketch.item)
             decoder = Decoder(name, run, arrays, guesses, True, built, reads=name, parts=parts)
-            made.append(choose_size(decoder, served.validation))
+            place = functools.partial(leaf_places, index, sketch)
+            made.append(decoder.resized(served.validation.fewest(place, parts, name)))
         elif name == "pruned":
             sketch = build_sketch(index, vectors)
             built = time.perf_counter() - started
@@ -185,15 +185,6 @@ def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Pat
             run = functools.partial(found.retrieve, probes=probes, k=k)
             made.append(Decoder(name, run, (), vector_lists, compiles=False, build_s=built))
     return made
-
-
-def choose_size(decoder: Decoder, validation: Validation) -> Decoder:
-    """The decoder that reads as little as is enough on validation."""
-
-    def search(size: int) -> Search:
-        return decoder.resized(size).search
-
-    return decoder.resized(validation.fewest(search, decoder.parts, decoder.reads))
 
 
 def unit_digits(index: Index) -> Index:

@@ -8,18 +8,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index
-from semid_jax.decode.inverted import retrieve_inverted
-from semid_jax.decode.score import Tables
+from semid_jax.decode.inverted import cell_places
+from semid_jax.decode.score import Query, Tables
 from semid_jax.eval.model import Model, ReadSide, hdnag_queries
-from semid_jax.eval.probing import probes_for_recall
+from semid_jax.eval.probing import item_places, probes_for_recall
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.searching import Queries, Search, run_search, some_vectors
+from semid_jax.eval.searching import Queries, run_search, some_vectors
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.quantize.fit import encode_items
 from semid_jax.recommenders.common import release, section
@@ -44,11 +45,11 @@ class Validation:
     best: np.ndarray
     recall: float
 
-    def fewest(self, search: Callable[[int], Search], parts: int, name: str) -> int:
+    def fewest(self, place: Callable[[Query, jax.Array], jax.Array], parts: int, name: str) -> int:
         """How many cells or leaves a search must read, see `probes_for_recall`."""
-        asked = self.queries, self.best, search, parts, self.recall, name
-        chosen, missed = probes_for_recall(*asked)
-        found = f"{100 - 100 * missed[chosen].mean:.1f} % of the exact lists on validation"
+        places = item_places(self.queries, self.best, place)
+        chosen, missed = probes_for_recall(places, parts, self.recall)
+        found = f"{100 - 100 * missed.mean:.1f} % of the exact lists on validation"
         print(f"decode_speed: {chosen:,} of {parts:,} {name} hold {found}")
         return chosen
 
@@ -127,11 +128,8 @@ def serve(
     k, (_, queries) = config.decode.k, asked("validation")
     best = run_search(queries, functools.partial(retrieve_exact, index, k=k), "search exact").items
     validation = Validation(queries, best, recall)
-    probes = config.decode.probes or validation.fewest(
-        lambda probes: functools.partial(retrieve_inverted, index, probes=probes, k=k),
-        index.n_cells,
-        "cells",
-    )
+    place = functools.partial(cell_places, index)
+    probes = config.decode.probes or validation.fewest(place, index.n_cells, "cells")
     return Served(tokenizer, model, index, *asked("test"), validation, probes)
 
 

@@ -82,6 +82,26 @@ def probe(index: Index, query: Query, probes: int) -> Probed:
     return Probed(block, jnp.take_along_axis(coarse, inside, axis=1), entries.sum(axis=1))
 
 
+@jax.jit
+def cell_places(index: Index, query: Query, items: jax.Array) -> jax.Array:
+    """How many cells a user must probe until an item is among those scored.
+
+    Args:
+      index: the catalogue.
+      query: B users.
+      items: int32[B, n], 0 = none.
+
+    Returns:
+      int32[B, n], from 1 to C; 0 where there is no item.
+    """
+    check_query(index, query)
+    _, best_first = jax.lax.top_k(query.coarse, index.n_cells)
+    place = 1 + jnp.argsort(best_first, axis=1).astype(jnp.int32)
+    entry = index.entry_of[query.archetype[:, None], items]
+    cell = index.entry_coarse[jnp.maximum(entry, 0)]
+    return jnp.where(entry >= 0, jnp.take_along_axis(place, cell, axis=1), 0)
+
+
 def score_blocks(fine: jax.Array, probed: Probed, codes: jax.Array, blocks: Blocks) -> jax.Array:
     """S1 of every slot, float32[B, W S], -inf where there is no entry.
 

@@ -45,10 +45,8 @@ def retrieve_leaves(index: Index, sketch: Sketch, query: Query, leaves: int, k: 
     leaves = min(leaves, len(sketch.item))
 
     def search(query: Query) -> Retrieved:
-        guess = leaf_scores(sketch, query)
-        if index.n_archetypes > 1:
-            guess = jnp.where(_holds_any(sketch, query), guess, -jnp.inf)
-        which, there = shortlist(jax.lax.optimization_barrier(guess), leaves)
+        guess = jax.lax.optimization_barrier(_judge(index, sketch, query))
+        which, there = shortlist(guess, leaves)
         scores, own = score_leaves(sketch, query, which)
         own &= there[:, :, None]
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
@@ -59,6 +57,43 @@ def retrieve_leaves(index: Index, sketch: Sketch, query: Query, leaves: int, k: 
     each = judged + leaves * sketch.block * sketch.fine.shape[1]
     found: Retrieved = cached_turns(search, dataclasses.replace(query, dense=None), each)
     return found
+
+
+@jax.jit
+def leaf_places(index: Index, sketch: Sketch, query: Query, items: jax.Array) -> jax.Array:
+    """How many leaves a user must read until an item is surely among those scored.
+
+    Args:
+      index: the catalogue.
+      sketch: of the index; its blocks are the leaves.
+      query: B users.
+      items: int32[B, n], 0 = none.
+
+    Returns:
+      int32[B, n], from 1 to the number of leaves; 0 where there is no item.
+    """
+    check_query(index, query)
+    leaf = jnp.arange(len(sketch.item), dtype=jnp.int32)[:, None]
+    mask = sketch.mask.reshape(sketch.item.shape)
+
+    def leaves_of(archetype: jax.Array) -> jax.Array:
+        own = (jnp.right_shift(mask, archetype) & 1) == 1
+        blank = jnp.zeros(index.n_items + 1, jnp.int32)
+        return blank.at[jnp.where(own, sketch.item, 0)].set(leaf)
+
+    leaf_of = jax.vmap(leaves_of)(jnp.arange(index.n_archetypes, dtype=jnp.uint32))
+    guess = _judge(index, sketch, query)
+    own = jnp.take_along_axis(guess, leaf_of[query.archetype[:, None], items], axis=1)
+    place = jnp.sum(guess[:, None, :] >= own[:, :, None], axis=2, dtype=jnp.int32)
+    return jnp.where(items > 0, place, 0)
+
+
+def _judge(index: Index, sketch: Sketch, query: Query) -> jax.Array:
+    """`leaf_scores`, -inf where a leaf holds nothing of the user's archetype."""
+    guess = leaf_scores(sketch, query)
+    if index.n_archetypes == 1:
+        return guess
+    return jnp.where(_holds_any(sketch, query), guess, -jnp.inf)
 
 
 def leaf_scores(sketch: Sketch, query: Query) -> jax.Array:

@@ -12,6 +12,8 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.decode.config import DecodeConfig
@@ -19,9 +21,10 @@ from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.rescoring import DenseItems
+from semid_jax.decode.score import Query
 from semid_jax.eval.ranking import ranking_metrics, target_ranks
-from semid_jax.eval.searching import Queries, Search, list_recall, rescoring, run_search
-from semid_jax.eval.users import Users
+from semid_jax.eval.searching import Queries, Search, rescoring, run_search
+from semid_jax.eval.users import Users, pad_rows
 
 SHARES = tuple(2.0 ** (-step / 2) for step in range(24, -1, -1))  # of all, 1/4096 to 1
 ONE_SIDED = 1.645  # standard errors below which 95 % of a normal variable lies
@@ -112,34 +115,49 @@ def search_ndcg(
     return np.asarray(ranking_metrics(ranks)["ndcg@10"])
 
 
-def probes_for_recall(
-    queries: Queries,
-    best: np.ndarray,
-    search: Callable[[int], Search],
-    parts: int,
-    recall: float,
-    name: str,
-) -> tuple[int, dict[int, Loss]]:
-    """The fewest cells, or leaves, in which a search surely finds so much of the exact lists.
-
-    What lists have in common is seen on few users, whatever the model is worth.
+def item_places(
+    queries: Queries, items: np.ndarray, place: Callable[[Query, jax.Array], jax.Array]
+) -> np.ndarray:
+    """Where a search that reads part by part comes upon items.
 
     Args:
       queries: of U users.
-      best: int32[U, k], their exact lists.
-      search: how many cells or leaves are read to the search.
-      parts: how many there are.
-      recall: share of the k best items, by the lower end of its interval.
-      name: of what is read, for the progress bar.
+      items: int32[U, k], 0 = none.
+      place: of B users and items int32[B, k], see `cell_places` and `leaf_places`.
 
     Returns:
-      How many, and the share missed under every number that was tried.
+      int32[U, k], how many cells, or leaves, must be read; 0 where there is no item.
     """
+    placed = [np.zeros((0, items.shape[1]), np.int32)]
+    for query, rows, n in queries:
+        asked = jnp.asarray(pad_rows(items[rows], len(query.archetype)))
+        placed.append(np.asarray(place(query, asked))[:n])
+    return np.concatenate(placed)
 
-    def found(probes: int | None) -> np.ndarray:
-        if probes is None:
-            return np.ones(len(best))
-        lists = run_search(queries, search(probes), f"search {probes} {name}")
-        return list_recall(lists.items, best)
 
-    return choose_probes(parts, 1.0 - recall, found)
+def probes_for_recall(places: np.ndarray, parts: int, recall: float) -> tuple[int, Loss]:
+    """The fewest cells, or leaves, that surely hold so much of the exact lists.
+
+    What lists have in common is seen on few users, whatever the model is worth; and no search need
+    be run: of the exact k best items a search finds those that lie in what it reads.
+
+    Args:
+      places: int32[U, k], of the exact lists' items, see `item_places`.
+      parts: how many cells or leaves there are.
+      recall: share of the items, by the lower end of its interval; lists of none are found whole.
+
+    Returns:
+      How many, and the share that is missed.
+    """
+    there = places > 0
+    each = np.maximum(there.sum(axis=1), 1)
+
+    def missed(probes: int) -> Loss:
+        behind = (there & (places > probes)).sum(axis=1)
+        return search_loss(np.ones(len(places)), 1.0 - behind / each)
+
+    def is_enough(probes: int) -> bool:
+        return missed(probes).upper <= 1.0 - recall
+
+    chosen = 1 + bisect.bisect_left(range(1, parts), True, key=is_enough)
+    return chosen, missed(chosen)

@@ -197,18 +197,5 @@ def _ndcg(lists: Lists, side: Users) -> float:
 
 def overlap(found: np.ndarray, exact: np.ndarray) -> float:
     """Share of the exact lists' items that the found lists have: int32[U, k] both."""
-    return float(_hits(found, exact).sum() / max((exact > 0).sum(), 1))
-
-
-def list_recall(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """The same of each list, float64[U]: 1 where the exact one is empty."""
-    wanted = (exact > 0).sum(axis=1)
-    hits = _hits(found, exact).sum(axis=1)
-    return np.where(wanted > 0, hits / np.maximum(wanted, 1), 1.0)
-
-
-def _hits(found: np.ndarray, exact: np.ndarray) -> np.ndarray:
-    """bool[U, k], which items of the exact lists the found ones have."""
     same = (found[:, :, None] == exact[:, None, :]) & (exact[:, None, :] > 0)
-    hits: np.ndarray = same.any(axis=1)
-    return hits
+    return float(same.any(axis=1).sum() / max((exact > 0).sum(), 1))
