@@ -1,14 +1,17 @@
 """Two fake CPU devices for every test, set before jax is imported.
 
 Compiled programs are kept in .pytest_cache/jax, small ones too: many tests run the same ones in
-processes of their own.
+processes of their own. They are little optimised: tests compile for longer than they compute.
 """
 
 import os
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=2"
+    " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+)
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parent.parent / ".pytest_cache/jax")
