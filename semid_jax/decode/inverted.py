@@ -71,12 +71,13 @@ def probe(index: Index, query: Query, probes: int) -> Probed:
     archetype = query.archetype[:, None]
     start = blocks.first[archetype, cells]
     end = jnp.cumsum(blocks.first[archetype, cells + 1] - start, axis=1)
-    place = jnp.arange(max(blocks.widths[probes - 1], 1), dtype=jnp.int32)
-    # Place w lies in the first list that ends behind it.
-    number = jnp.sum(place >= end[:, :, None], axis=1, dtype=jnp.int32)
+    width = max(blocks.widths[probes - 1], 1)
+    # Place w lies in the first list that ends behind it: as many end at it or before.
+    ends_at = jax.vmap(lambda row: jnp.zeros(width, jnp.int32).at[row].add(1, mode="drop"))(end)
+    number = jnp.cumsum(ends_at, axis=1)
     inside = jnp.minimum(number, probes - 1)
     shift = start - jnp.pad(end[:, :-1], ((0, 0), (1, 0)))
-    block = place + jnp.take_along_axis(shift, inside, axis=1)
+    block = jnp.arange(width, dtype=jnp.int32) + jnp.take_along_axis(shift, inside, axis=1)
     block = jnp.where(number < probes, block, len(blocks.entry) - 1)
     entries = index.offsets[archetype, cells + 1] - index.offsets[archetype, cells]
     return Probed(block, jnp.take_along_axis(coarse, inside, axis=1), entries.sum(axis=1))
