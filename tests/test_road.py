@@ -2,22 +2,30 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import REPOSITORY
 
+from semid_jax import artifacts, serving
+from semid_jax.data import builders
+from semid_jax.data.sequences import split_end
+from semid_jax.eval.store import read_evaluation
 from semid_jax.launch import resolve
 from semid_jax.stages import CHECKS, settle
+from semid_jax.train import streaming
 from semid_jax.types import InputError
 
 # With a dense term: S1 is evaluated on the way to S2, which is calibrated.
 TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.n_users=200"]
-TINY += ["--config.model.dense=free"]
+TINY += ["--config.model.dense=free", "--config.decode.methods=inverted,leaves,scann,exact"]
 
 
 def command(workdir, *more):
@@ -89,6 +97,56 @@ def test_the_same_command_again_scores_nothing_twice(whole):
     done = launch(workdir)
     assert done.returncode == 0, done.stderr
     assert (manifest.stat().st_mtime_ns, metrics_of(workdir)) == before
+
+
+def stream(server, interactions, end):
+    """The state of every user after so many interactions each."""
+    state = streaming.begin(server.streamer, interactions.n_users, server.width)
+    for t in range(int(end.max())):
+        at = np.minimum(interactions.offsets[:-1] + t, len(interactions.items) - 1)
+        items = np.where(t < end, interactions.items[at], 0)
+        state, _ = streaming.update(server.streamer, state, jnp.asarray(items, jnp.int32))
+    return state
+
+
+def test_a_server_lists_for_users_of_a_stream_what_the_evaluation_lists(whole):
+    workdir, _ = whole
+    interactions = builders.read(workdir / "data").interactions
+    evaluation = read_evaluation(workdir / "evaluation")
+    server = serving.load(workdir)
+    assert server.method == "inverted"
+    state = stream(server, interactions, split_end(interactions, "test"))
+    found = jax.tree.map(np.asarray, serving.recommend(server, state))
+    users, lists = evaluation.side.users, evaluation.lists
+    # Sums of another batch, some beliefs half a step apart.
+    assert (found.items[users] == lists.items).mean() > 0.99
+    np.testing.assert_allclose(np.sort(found.scores[users]), np.sort(lists.scores), atol=1e-2)
+    np.testing.assert_array_equal(found.scored[users], lists.scored)
+    by_leaves = serving.recommend(serving.load(workdir, "leaves"), state)
+    assert np.mean(np.asarray(by_leaves.items)[:, 0] == found.items[:, 0]) > 0.9
+    nobody = serving.recommend(server, streaming.begin(server.streamer, 2, server.width))
+    assert not nobody.items.any()
+    assert np.all(np.asarray(nobody.scores) == -np.inf)
+
+
+def test_what_cannot_be_served_is_refused_in_one_line(whole, tmp_path):
+    workdir, _ = whole
+    with pytest.raises(InputError, match="name another method"):
+        serving.load(workdir, "scann")
+    with pytest.raises(InputError, match=r"'pruned' is not among its decode.methods \(inverted"):
+        serving.load(workdir, "pruned")
+    with pytest.raises(InputError, match="name the --workdir of a run"):
+        serving.load(tmp_path)
+    other = tmp_path / "run"
+    shutil.copytree(workdir, other)
+    arrays, manifest = artifacts.read(other / "model", "model")
+    arrays["params/coarse_codes"] += 1
+    artifacts.write(other / "model", "model", arrays, manifest["inputs"], manifest["config"])
+    with pytest.raises(InputError, match="of different trainings"):
+        serving.load(other)
+    (other / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="torn"):
+        serving.load(other)
 
 
 def test_another_config_is_refused_in_one_line(whole):

@@ -24,7 +24,8 @@ from semid_jax.eval.searching import Queries, run_search, some_vectors
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.quantize.fit import encode_items
 from semid_jax.recommenders.common import release, section
-from semid_jax.recommenders.hdnag import index_stage, tokenize_stage, train_stage
+from semid_jax.recommenders.hdnag import tokenize_stage, train_stage
+from semid_jax.recommenders.hdnag_search import index_stage
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.types import ItemFeatures
 

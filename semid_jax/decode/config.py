@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from semid_jax.types import InputError
+
 METHODS = ("inverted", "leaves", "scann", "pruned", "exact")
 
 
@@ -41,6 +43,17 @@ class DecodeConfig:
     k: int = 50
     chunk: int = 0
     rescored: int = 500
+
+    def __post_init__(self) -> None:
+        """Checks what a reader can get wrong.
+
+        Raises:
+          InputError: an unknown search.
+        """
+        for method in self.methods:
+            if method not in METHODS:
+                known = ", ".join(METHODS)
+                raise InputError(f"decode.methods: {method!r} is unknown; use some of {known}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,8 @@ coordinates, with how far its scores lie apart, how good its best entry may well
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -126,6 +128,17 @@ def build_sketch(
         longest=jnp.asarray(whole.max(), jnp.float32),
         block=block,
     )
+
+
+def sketch_arrays(sketch: Sketch) -> dict[str, np.ndarray]:
+    """The sketch as named arrays, for an artefact; `sketch_from_arrays` is its inverse."""
+    names = (name for name in sketch.__dataclass_fields__ if name != "block")
+    return {name: np.asarray(getattr(sketch, name)) for name in names}
+
+
+def sketch_from_arrays(arrays: Mapping[str, np.ndarray], block: int) -> Sketch:
+    """The sketch of blocks of so many entries from the arrays of `sketch_arrays`."""
+    return Sketch(**{name: jnp.asarray(x) for name, x in arrays.items()}, block=block)
 
 
 def _describe(vector: np.ndarray, real: np.ndarray, power: np.ndarray) -> np.ndarray:

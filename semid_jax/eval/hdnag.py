@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,13 @@ import numpy as np
 from semid_jax.data.oracle import oracle_ndcg, posterior_alpha
 from semid_jax.data.sequences import split_end
 from semid_jax.data.source import RawDataset
-from semid_jax.decode.config import METHODS, DecodeConfig
+from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
-from semid_jax.decode.inverted import retrieve_inverted
-from semid_jax.decode.leaves import retrieve_leaves
-from semid_jax.decode.pruned import retrieve_pruned
+from semid_jax.decode.methods import retrieve
 from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import ScannSearcher, available
-from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch
+from semid_jax.decode.sketch import Sketch
 from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries
@@ -38,7 +35,6 @@ from semid_jax.eval.searching import (
     exact_ranks,
     rescored_ranks,
     rescoring,
-    some_vectors,
 )
 from semid_jax.eval.updates import can_change, update_metrics, update_sweep
 from semid_jax.eval.users import Users
@@ -46,9 +42,8 @@ from semid_jax.quantize.health import health
 from semid_jax.train.readings import make_perceiver, positions_of
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.streaming import make_streamer
-from semid_jax.types import InputError, ItemFeatures
+from semid_jax.types import ItemFeatures
 
-LEAST = 4  # times what is returned, that `leaves` scores at least
 SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
@@ -62,40 +57,20 @@ def make_searches(
       config: searches.
       k: items returned.
       directory: where ScaNN's files go.
-      sketches: of the index, by the search that reads it; see `make_sketches`.
+      sketches: of the index, by the search that reads it; see `build_sketch`.
     """
-    exact = functools.partial(retrieve_exact, index, k=k, chunk=config.chunk)
     searches: dict[str, Search | None] = {}
-    for method in config.methods:
-        if method == "inverted":
-            searches[method] = functools.partial(
-                retrieve_inverted, index, probes=config.probes, k=k
-            )
-        elif method == "exact":
-            searches[method] = exact
-        elif method == "pruned":
-            searches[method] = functools.partial(retrieve_pruned, index, sketches[method], k=k)
-        elif method == "leaves":
-            sketch = sketches[method]
-            scored = max(config.share * index.n_items, LEAST * k)
-            leaves = math.ceil(scored / sketch.block)
-            searches[method] = functools.partial(retrieve_leaves, index, sketch, leaves=leaves, k=k)
-        elif method == "scann":
+    for method in ("exact", *config.methods):
+        if method == "scann":
             searches[method] = None
             if available():
-                retrieve = ScannSearcher.build(index, directory).retrieve
-                searches[method] = functools.partial(retrieve, probes=config.probes, k=k)
+                found = ScannSearcher.build(index, directory).retrieve
+                searches[method] = functools.partial(found, probes=config.probes, k=k)
         else:
-            known = ", ".join(METHODS)
-            raise InputError(f"decode.methods: {method!r} is unknown; use some of {known}")
-    return {"exact": exact, **searches}
-
-
-def make_sketches(index: Index, queries: Queries, methods: Sequence[str]) -> dict[str, Sketch]:
-    """What `pruned` and `leaves` read of an index, where they are among the methods."""
-    wanted = {name: block for name, block in BLOCKS.items() if name in methods}
-    vectors = some_vectors(queries) if wanted else np.zeros(0)
-    return {name: build_sketch(index, vectors, block=block) for name, block in wanted.items()}
+            searches[method] = functools.partial(
+                retrieve, index, sketches.get(method), method=method, config=config, k=k
+            )
+    return searches
 
 
 def validation_ranks(
@@ -131,6 +106,7 @@ def evaluate(
     tokenizer: Tokenizer,
     model: Model,
     index: Index,
+    sketches: Mapping[str, Sketch],
     config: DecodeConfig,
     width: int,
     scann_directory: Path,
@@ -143,6 +119,7 @@ def evaluate(
       tokenizer: of the run.
       model: best on validation.
       index: with the model's tables.
+      sketches: of the index, by the search that reads it.
       config: searches.
       width: T.
       scann_directory: where ScaNN's files go.
@@ -158,8 +135,6 @@ def evaluate(
     of_head = validation, tokenizer.coarse, weight, config.probes
     coarse = coarse_metrics(queries, *of_head, index)
     metrics |= named("validation_search", coarse)
-
-    sketches = make_sketches(index, queries, config.methods)
 
     side, before, fired = read_side(tokenizer, interactions, "test", width)
     queries = hdnag_queries(model, index, side)

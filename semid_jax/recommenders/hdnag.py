@@ -1,11 +1,11 @@
-"""HDNAG's stages: tokenize, train, calibrate, index, probes, evaluate, and profile on request."""
+"""HDNAG's stages: tokenize, train, calibrate, `hdnag_search`'s, evaluate, profile on request."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +20,14 @@ from semid_jax.data.sequences import log_proposal, popularity, train_items
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
-from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
+from semid_jax.decode.index import Index
 from semid_jax.decode.rescoring import DenseItems
-from semid_jax.decode.score import Tables
+from semid_jax.decode.sketch import Sketch
 from semid_jax.eval.calibration import FACTORS, metrics_by_factor, scale_likeness
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate, validation_ranks
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.phases import trace_decoding
-from semid_jax.eval.probing import choose_probes, search_ndcg
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import mean_metrics
@@ -50,6 +49,14 @@ from semid_jax.recommenders.common import (
     validation_users,
 )
 from semid_jax.recommenders.fused_items import fuse_settings, fused_items
+from semid_jax.recommenders.hdnag_search import (
+    empty_index,
+    index_stage,
+    log_popularity,
+    model_stage,
+    probes_stage,
+    sketch_stage,
+)
 from semid_jax.report.tables import Column, text_table
 from semid_jax.tokenizers.fused import to_width
 from semid_jax.train import tokenizer_arrays
@@ -84,11 +91,15 @@ def run(
     if sizes.normalised:  # not S1, which the searches compute
         return None
     release()
+    model_stage(workdir, model)
     index = index_stage(config, workdir, raw, tokenizer, model)
     decode = probes_stage(config, workdir, raw, tokenizer, model, index)
     if config.validate_only:
         return None
-    evaluation = evaluate_stage(config, workdir, raw, features, decode, tokenizer, model, index)
+    sketches = sketch_stage(config, workdir, raw, tokenizer, model, index)
+    evaluation = evaluate_stage(
+        config, workdir, raw, features, decode, tokenizer, model, index, sketches
+    )
     if config.profile.enabled and isinstance(evaluation.side, ReadSide):
         profile_stage(config, workdir, evaluation.side, decode, model, index)
     calibration = {}
@@ -114,6 +125,7 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
+    section(config, "decode", DecodeConfig)
     sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
     if sizes.normalised and not config.validate_only:
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
@@ -265,12 +277,6 @@ def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
     return jax.jit(generator.init)(jax.random.key(seed), centroids, blank, digits, z)
 
 
-def log_popularity(counts: np.ndarray) -> jax.Array:
-    """pop, float32[N + 1]: log of how often items are chosen, int64[N + 1], less its mean."""
-    found = np.log(counts + 1.0)
-    return jnp.asarray(found - found[1:].mean(), jnp.float32)
-
-
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray, has_dense: bool) -> Codes:
     """The catalogue as the training step reads it.
 
@@ -293,68 +299,6 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray, has_dense: bool) -> Cod
     )
 
 
-def empty_index(tokenizer: Tokenizer, sizes: GeneratorConfig) -> Index:
-    """The index before a model has given it tables."""
-    coarse, words = tokenizer.centroids.coarse, tokenizer.centroids.fine
-    tables = Tables(
-        jnp.zeros((len(coarse), sizes.width + coarse.shape[-1])),
-        jnp.zeros((*words.shape[:2], sizes.digit_width + words.shape[-1])),
-    )
-    bias = np.zeros(tokenizer.coarse.shape, np.float32)
-    return build_index(tokenizer.coarse, tokenizer.fine, bias, tables)
-
-
-def index_stage(
-    config: ConfigDict, workdir: Path, raw: RawDataset, tokenizer: Tokenizer, model: Model
-) -> Index:
-    """Inverted lists with the best model's embeddings."""
-    directory = workdir / "index" / "lists"
-    inputs = {
-        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
-        "model": tree_hash(model.params),
-    }
-    settings = config.model.to_dict()
-    if not artifacts.matches(directory, "index", inputs, settings):
-        started = time.perf_counter()
-        empty = empty_index(tokenizer, model.generator.config)
-        made = with_model(empty, model, log_popularity(popularity(raw.interactions)))
-        arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
-        artifacts.write(directory, "index", arrays, inputs, settings, since(started))
-    return index_from_arrays(artifacts.read(directory, "index")[0])
-
-
-def probes_stage(
-    config: ConfigDict,
-    workdir: Path,
-    raw: RawDataset,
-    tokenizer: Tokenizer,
-    model: Model,
-    index: Index,
-) -> DecodeConfig:
-    """The settings of the search, P chosen on validation if none is given."""
-    decode: DecodeConfig = section(config, "decode", DecodeConfig)
-    if decode.probes:
-        return decode
-    directory = workdir / "probes"
-    inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
-    if not artifacts.matches(directory, "probes", inputs, config.decode.to_dict()):
-        started = time.perf_counter()
-        side, _, _ = read_side(tokenizer, raw.interactions, "validation", config.train.max_length)
-        queries = hdnag_queries(model, index, side)
-        ndcg = functools.partial(search_ndcg, queries, index, side, dense_items(model), decode)
-        chosen, tried = choose_probes(index.n_cells, decode.loss, ndcg)
-        losses = {str(probes): loss._asdict() for probes, loss in tried.items()}
-        extra = {"probes": chosen, "losses": losses, **since(started)}
-        artifacts.write(directory, "probes", {}, inputs, config.decode.to_dict(), extra)
-    notes = artifacts.read_extra(directory)
-    probes, loss = notes["probes"], notes["losses"][str(notes["probes"])]
-    print(
-        f"probes: {probes} of {index.n_cells} cells lose {100 * loss['mean']:.2f} % of validation "
-        f"NDCG@10, surely at most {100 * loss['upper']:.2f} % (allowed {100 * decode.loss:g} %)"
-    )
-    return dataclasses.replace(decode, probes=probes)
-
-
 def evaluate_stage(
     config: ConfigDict,
     workdir: Path,
@@ -364,6 +308,7 @@ def evaluate_stage(
     tokenizer: Tokenizer,
     model: Model,
     index: Index,
+    sketches: Mapping[str, Sketch],
 ) -> Evaluation:
     """Validation and test, scored once."""
     inputs = {"tokenizer": artifacts.content_hash(workdir / "tokenizer")}
@@ -376,6 +321,7 @@ def evaluate_stage(
             tokenizer,
             model,
             index,
+            sketches,
             decode,
             config.train.max_length,
             workdir / "index" / "scann",

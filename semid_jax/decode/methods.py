@@ -1,0 +1,43 @@
+"""The searches of an index by their names: what a run is evaluated with, and served by."""
+
+from __future__ import annotations
+
+import math
+
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.exact import retrieve_exact
+from semid_jax.decode.index import Index
+from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.leaves import retrieve_leaves
+from semid_jax.decode.pruned import retrieve_pruned
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.score import Query
+from semid_jax.decode.sketch import Sketch
+
+LEAST = 4  # times what is returned, that `leaves` scores at least
+
+
+def retrieve(
+    index: Index, sketch: Sketch | None, query: Query, method: str, config: DecodeConfig, k: int
+) -> Retrieved:
+    """The k best items under S1.
+
+    Args:
+      index: the catalogue.
+      sketch: of the index, for `leaves` and `pruned`.
+      query: B users.
+      method: of `config.METHODS`, but `scann`, which is no program of JAX.
+      config: how much is read.
+      k: items returned.
+    """
+    if method == "inverted":
+        return retrieve_inverted(index, query, probes=config.probes, k=k)
+    if method == "leaves" and sketch is not None:
+        scored = max(config.share * index.n_items, LEAST * k)
+        leaves = math.ceil(scored / sketch.block)
+        return retrieve_leaves(index, sketch, query, leaves=leaves, k=k)
+    if method == "pruned" and sketch is not None:
+        return retrieve_pruned(index, sketch, query, k=k)
+    if method == "exact":
+        return retrieve_exact(index, query, k=k, chunk=config.chunk)
+    raise ValueError(f"{method}: no search of this index")

@@ -1,0 +1,145 @@
+"""HDNAG's stages between training and evaluation: what a search reads, and a server loads.
+
+The model, its inverted lists, how many cells are probed, and what single searches read beside.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from semid_jax import artifacts
+from semid_jax.checkpoint import tree_hash
+from semid_jax.data.sequences import popularity
+from semid_jax.data.source import RawDataset
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
+from semid_jax.decode.score import Tables
+from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch, sketch_arrays, sketch_from_arrays
+from semid_jax.eval.model import Model, dense_items, hdnag_queries, with_model
+from semid_jax.eval.probing import choose_probes, search_ndcg
+from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.searching import some_vectors
+from semid_jax.models.hdnag import GeneratorConfig
+from semid_jax.recommenders.common import section, since
+from semid_jax.train import generator_arrays
+from semid_jax.train.semantic_ids import Tokenizer
+
+FITTED_TO = 4096  # users on validation whose queries a sketch is fitted to
+
+
+def model_stage(workdir: Path, model: Model) -> None:
+    """The best model, calibrated, as an artefact of its own: a server needs no checkpoint."""
+    directory = workdir / "model"
+    inputs = {
+        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
+        "params": tree_hash(model.params),
+    }
+    settings = generator_arrays.settings_of(model.generator)
+    if not artifacts.matches(directory, generator_arrays.KIND, inputs, settings):
+        arrays = generator_arrays.to_arrays(model.params)
+        artifacts.write(directory, generator_arrays.KIND, arrays, inputs, settings)
+
+
+def log_popularity(counts: np.ndarray) -> jax.Array:
+    """pop, float32[N + 1]: log of how often items are chosen, int64[N + 1], less its mean."""
+    found = np.log(counts + 1.0)
+    return jnp.asarray(found - found[1:].mean(), jnp.float32)
+
+
+def empty_index(tokenizer: Tokenizer, sizes: GeneratorConfig) -> Index:
+    """The index before a model has given it tables."""
+    coarse, words = tokenizer.centroids.coarse, tokenizer.centroids.fine
+    tables = Tables(
+        jnp.zeros((len(coarse), sizes.width + coarse.shape[-1])),
+        jnp.zeros((*words.shape[:2], sizes.digit_width + words.shape[-1])),
+    )
+    bias = np.zeros(tokenizer.coarse.shape, np.float32)
+    return build_index(tokenizer.coarse, tokenizer.fine, bias, tables)
+
+
+def index_stage(
+    config: ConfigDict, workdir: Path, raw: RawDataset, tokenizer: Tokenizer, model: Model
+) -> Index:
+    """Inverted lists with the best model's embeddings."""
+    directory = workdir / "index" / "lists"
+    inputs = {
+        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
+        "model": tree_hash(model.params),
+    }
+    settings = config.model.to_dict()
+    if not artifacts.matches(directory, "index", inputs, settings):
+        started = time.perf_counter()
+        empty = empty_index(tokenizer, model.generator.config)
+        made = with_model(empty, model, log_popularity(popularity(raw.interactions)))
+        arrays = {name: np.asarray(value) for name, value in index_arrays(made).items()}
+        artifacts.write(directory, "index", arrays, inputs, settings, since(started))
+    return index_from_arrays(artifacts.read(directory, "index")[0])
+
+
+def probes_stage(
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    model: Model,
+    index: Index,
+) -> DecodeConfig:
+    """The settings of the search, P chosen on validation if none is given."""
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    if decode.probes:
+        return decode
+    directory = workdir / "probes"
+    inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
+    if not artifacts.matches(directory, "probes", inputs, config.decode.to_dict()):
+        started = time.perf_counter()
+        side, _, _ = read_side(tokenizer, raw.interactions, "validation", config.train.max_length)
+        queries = hdnag_queries(model, index, side)
+        ndcg = functools.partial(search_ndcg, queries, index, side, dense_items(model), decode)
+        chosen, tried = choose_probes(index.n_cells, decode.loss, ndcg)
+        losses = {str(probes): loss._asdict() for probes, loss in tried.items()}
+        extra = {"probes": chosen, "losses": losses, **since(started)}
+        artifacts.write(directory, "probes", {}, inputs, config.decode.to_dict(), extra)
+    notes = artifacts.read_extra(directory)
+    probes, loss = notes["probes"], notes["losses"][str(notes["probes"])]
+    print(
+        f"probes: {probes} of {index.n_cells} cells lose {100 * loss['mean']:.2f} % of validation "
+        f"NDCG@10, surely at most {100 * loss['upper']:.2f} % (allowed {100 * decode.loss:g} %)"
+    )
+    return dataclasses.replace(decode, probes=probes)
+
+
+def sketch_stage(
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    model: Model,
+    index: Index,
+) -> dict[str, Sketch]:
+    """What `leaves` and `pruned` read of the index, by name, where they are among the methods."""
+    made: dict[str, Sketch] = {}
+    for name, block in BLOCKS.items():
+        if name not in config.decode.methods:
+            continue
+        directory = workdir / "index" / name
+        inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
+        settings = {"block": block, "fitted_to": FITTED_TO}
+        if not artifacts.matches(directory, "sketch", inputs, settings):
+            started = time.perf_counter()
+            users = np.arange(raw.interactions.n_users)
+            some = users[:: -(-len(users) // FITTED_TO)]
+            width = config.train.max_length
+            side, _, _ = read_side(tokenizer, raw.interactions, "validation", width, some)
+            vectors = some_vectors(hdnag_queries(model, index, side))
+            arrays = sketch_arrays(build_sketch(index, vectors, block=block))
+            artifacts.write(directory, "sketch", arrays, inputs, settings, since(started))
+        made[name] = sketch_from_arrays(artifacts.read(directory, "sketch")[0], block)
+    return made

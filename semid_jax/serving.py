@@ -1,0 +1,165 @@
+"""A trained HDNAG served: from a stream of interactions to ranked lists, one program a step.
+
+A run leaves all that it takes: `load` reads its artefacts, `train.streaming` keeps users up to
+date, `recommend` answers. Users' states may lie in several pools of different widths T: what a
+list costs grows with the history that is read for it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from semid_jax import artifacts
+from semid_jax.checkpoint import tree_hash
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.index import Index, index_from_arrays
+from semid_jax.decode.methods import retrieve
+from semid_jax.decode.rescoring import DenseItems, rescore
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.score import make_query
+from semid_jax.decode.sketch import BLOCKS, Sketch, sketch_from_arrays
+from semid_jax.eval.model import Model, dense_items, dense_query, user_vectors
+from semid_jax.models.stream import preferences
+from semid_jax.train import generator_arrays, tokenizer_arrays
+from semid_jax.train.streaming import Streamer, StreamState, make_streamer, read_side
+from semid_jax.types import InputError
+
+
+@struct.dataclass
+class Server:
+    """What it takes to answer users.
+
+    Attributes:
+      streamer: keeps them up to date.
+      model: generator, as its run has calibrated it.
+      index: of the catalogue.
+      sketch: what `leaves` and `pruned` read beside; None for the others.
+      dense: the catalogue's side of the dense term; None where S1 is all there is.
+      method: of the search.
+      decode: how much it reads and returns.
+    """
+
+    streamer: Streamer
+    model: Model
+    index: Index
+    sketch: Sketch | None
+    dense: DenseItems | None
+    method: str = struct.field(pytree_node=False)
+    decode: DecodeConfig = struct.field(pytree_node=False)
+
+    @property
+    def width(self) -> int:
+        """T, the longest history that the generator was trained on."""
+        return self.model.generator.max_length
+
+
+def load(workdir: Path, method: str = "") -> Server:
+    """The server of a run of HDNAG.
+
+    Args:
+      workdir: of the run.
+      method: of the search, of the run's `decode.methods`; default the first of them.
+
+    Raises:
+      InputError: no such run, one that has not come to its index, or artefacts that do not belong
+        together; a search that the run has not prepared, or ScaNN's.
+    """
+    workdir = Path(workdir)
+    config = _config(workdir)
+    if config["recommender"] != "hdnag":
+        raise InputError(f"{workdir}: a run of {config['recommender']}; only hdnag is served")
+    tokenizer = tokenizer_arrays.load(workdir / "tokenizer")
+    generator, params = generator_arrays.load(workdir / "model")
+    arrays, manifest = artifacts.read(workdir / "index" / "lists", "index")
+    made_from = {
+        "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
+        "model": tree_hash(params),
+    }
+    if manifest["inputs"] != made_from:
+        raise InputError(
+            f"{workdir}: index, model and tokenizer are of different trainings; run the command "
+            "of config.json again"
+        )
+    model = Model(params, tokenizer.views, tokenizer.centroids, generator)
+    decode = _decode(workdir, config["decode"])
+    method = method or decode.methods[0]
+    return Server(
+        streamer=make_streamer(tokenizer),
+        model=model,
+        index=index_from_arrays(arrays),
+        sketch=_sketch(workdir, method, decode),
+        dense=dense_items(model),
+        method=method,
+        decode=decode,
+    )
+
+
+@jax.jit
+def recommend(server: Server, state: StreamState) -> Retrieved:
+    """Ranked lists by the model's whole score, of items the user has had as well.
+
+    Args:
+      server: of a run.
+      state: of B users, in any order; a batch that shares one archetype is searched faster.
+
+    Returns:
+      k items of each user. A user of whom nothing is known gets none: show what is popular.
+    """
+    history, coarse, fine = read_side(server.streamer, state)
+    known = preferences(server.streamer.perceiver, state.user)
+    belief = known.belief.astype(jnp.float16)  # as readings are kept, by which it was trained
+    model, archetype, decode = server.model, state.archetype, server.decode
+    vector, of_trunk, taste = user_vectors(model, coarse, fine, history, archetype, belief)
+    query = make_query(vector, server.index.tables, archetype)
+    catalogue = server.index, server.sketch
+    if server.dense is None:
+        found = retrieve(*catalogue, query, server.method, decode, decode.k)
+    else:
+        wide = retrieve(*catalogue, query, server.method, decode, decode.rescored)
+        asked = dense_query(model, of_trunk, taste, known.alpha, archetype, history)
+        found = rescore(server.dense, asked, wide, decode.k)
+    begun = history[:, 0] > 0
+    return Retrieved(
+        jnp.where(begun[:, None], found.items, 0),
+        jnp.where(begun[:, None], found.scores, -jnp.inf),
+        jnp.where(begun, found.scored, 0),
+    )
+
+
+def _config(workdir: Path) -> dict:
+    """The configuration that a run was made with."""
+    path = workdir / "config.json"
+    try:
+        config: dict = json.loads(path.read_text())["config"]
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: not there; name the --workdir of a run") from error
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path}: torn; run its command again") from error
+    return config
+
+
+def _decode(workdir: Path, settings: dict) -> DecodeConfig:
+    """The searches of a run, P as validation has chosen it where none was given."""
+    probes = settings["probes"] or artifacts.read_extra(workdir / "probes")["probes"]
+    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+    return DecodeConfig(**{**plain, "probes": probes})
+
+
+def _sketch(workdir: Path, method: str, decode: DecodeConfig) -> Sketch | None:
+    """What a search reads beside the index."""
+    if method not in decode.methods and method not in ("inverted", "exact"):
+        ready = ", ".join(decode.methods)
+        raise InputError(f"{workdir}: {method!r} is not among its decode.methods ({ready})")
+    if method == "scann":
+        raise InputError("scann: is no program of JAX and is not served; name another method")
+    if method not in BLOCKS:
+        return None
+    arrays, manifest = artifacts.read(workdir / "index" / method, "sketch")
+    if manifest["inputs"]["index"] != artifacts.content_hash(workdir / "index" / "lists"):
+        raise InputError(f"{workdir}/index/{method}: of another index; run the command again")
+    return sketch_from_arrays(arrays, manifest["config"]["block"])
