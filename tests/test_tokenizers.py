@@ -138,6 +138,14 @@ def test_losses_of_mmq():
     np.testing.assert_allclose(of, plain, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["rqvae", "mmq"])
+def test_a_codebook_has_no_more_codewords_than_items_to_learn_from(world, name):
+    features, interactions = world
+    config = dataclasses.replace(SMALL[name], codewords=10_000, steps=2)
+    book = method_of(name).fit(features, interactions, config, 0).book
+    assert book.fine.shape[-2] == train_items(interactions).sum()
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_tokenizer_is_the_same_again_and_its_codes_tell_items_apart(world, name):
     features, interactions = world

@@ -162,6 +162,7 @@ def fit(features: ItemFeatures, train_items: np.ndarray, config: MmqConfig, seed
       Unit outputs of the experts side by side, and their codebooks as one of a single cell.
     """
     items = np.flatnonzero(train_items)
+    config = dataclasses.replace(config, codewords=min(config.codewords, len(items)))
     widths = tuple(features.x[name].shape[1] for name in features.modalities)
     module = Mmq(config, features.modalities, widths)
     data = jax.tree.map(jnp.asarray, (features.x, features.present))
@@ -169,9 +170,8 @@ def fit(features: ItemFeatures, train_items: np.ndarray, config: MmqConfig, seed
     initialise = functools.partial(module.init, method=Mmq.losses)
     params = jax.jit(initialise)(jax.random.key(seed), *some)
     experts = jax.jit(lambda p, x: unit(module.apply(p, x, method=Mmq.experts)))
-    K = min(config.codewords, len(items))
     start = np.asarray(experts(params, data[0]))[items]
-    words = kmeans.fit_kmeans(start, K, 10, seed)
+    words = kmeans.fit_kmeans(start, config.codewords, 10, seed)
     params = {"params": {**params["params"], "codebooks": jnp.asarray(words)}}
     weights = {"auxiliary": config.auxiliary, "orthogonality": config.orthogonality}
 

@@ -133,13 +133,13 @@ def fit_on(
 ) -> Fused:
     """Trains an RQ-VAE on vectors float32[N + 1, d] of items."""
     items = np.flatnonzero(train_items)
+    config = dataclasses.replace(config, codewords=min(config.codewords, len(items)))
     module = Rqvae(config, x.shape[1])
     params = jax.jit(module.init)(jax.random.key(seed), jnp.asarray(x[1:3]))
     encode = jax.jit(lambda params, x: module.apply(params, x, method=Rqvae.encode))
     # Codebooks start from residual k-means on the latents: random ones are mostly never chosen.
     start = np.asarray(encode(params, x[items]))
-    K = min(config.codewords, len(items))
-    codebooks = opq.fit_levels(start, config.levels, K, 10, seed)
+    codebooks = opq.fit_levels(start, config.levels, config.codewords, 10, seed)
     inner = {**params["params"], "codebooks": jnp.asarray(codebooks)}
 
     def loss(params: Any, data: jax.Array, rows: jax.Array, key: jax.Array) -> Any:
