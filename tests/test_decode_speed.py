@@ -37,12 +37,12 @@ def test_a_peak_is_seen_though_it_is_given_back():
 def test_ratios_are_those_of_the_same_batch():
     times = [("exact", 1, 4.0), ("inverted", 1, 1.0), ("exact", 8, 9.0), ("inverted", 8, 3.0)]
     times += [("trunk", 1, 2.0), ("trunk + inverted", 1, 2.5), ("trunk + inverted", 8, 5.0)]
-    times += [("trunk + leaves", 8, 4.0)]
+    times += [("trunk + leaves", 8, 4.0), ("stream + leaves", 8, 8.0)]
     times += [("ar_static, 4 codes, beam 10", 8, 50.0)]
     rows = [{"decoder": name, "batch": batch, "p50_ms": ms} for name, batch, ms in times]
     finish(rows, 77)
-    assert [row.get("ratio") for row in rows] == [1, 4, 1, 3, *[None] * 5]
-    assert [row.get("slower") for row in rows] == [*[None] * 5, 1, 1.25, 1, 12.5]
+    assert [row.get("ratio") for row in rows] == [1, 4, 1, 3, *[None] * 6]
+    assert [row.get("slower") for row in rows] == [*[None] * 5, 1, 1.25, 1, 2, 12.5]
     assert all(row["n_items"] == 77 for row in rows)
 
 
@@ -54,6 +54,7 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     made = rows_of(tmp_path / "run")
     names = ["exact", "exact_matmul", "pruned", "leaves", "inverted"]
     names += ["call alone", "trunk", "trunk + leaves", "trunk + inverted"]
+    names += ["stream + leaves", "stream + inverted"]
     assert [row["decoder"] for row in made["rows"]] == names
     assert all(row["n_items"] == 300 and row["batch"] == 4 for row in made["rows"])
     assert all(row["p50_ms"] > 0 and row["compile_s"] > 0 for row in made["rows"])

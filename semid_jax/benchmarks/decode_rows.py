@@ -23,7 +23,7 @@ from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.searching import overlap, run_search
 from semid_jax.eval.users import Lists, mean_metrics
 
-CALL, TRUNK, WHOLE = "call alone", "trunk", "trunk + "
+CALL, TRUNK, WHOLE, STREAM = "call alone", "trunk", "trunk + ", "stream + "
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)  # of the size that was chosen
 
 
@@ -203,7 +203,7 @@ def finish(rows: list[dict[str, Any]], n_items: int) -> None:
             whole[row["batch"]] = min(row["p50_ms"], whole.get(row["batch"], math.inf))
     for row in rows:
         row["n_items"] = n_items
-        if row["decoder"].startswith((WHOLE, "ar_")):
+        if row["decoder"].startswith((WHOLE, STREAM, "ar_")):
             row["slower"] = row["p50_ms"] / whole[row["batch"]]
         elif row["decoder"] not in (CALL, TRUNK):
             row["ratio"] = exact[row["batch"]] / row["p50_ms"]

@@ -25,6 +25,7 @@ from semid_jax.benchmarks.decoders import METHODS, check_methods, make_decoders
 from semid_jax.benchmarks.machine import measure
 from semid_jax.benchmarks.memory import measure_peak
 from semid_jax.benchmarks.served import Served, build, serve
+from semid_jax.benchmarks.streamed import streamed_row
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.eval.coarse import coarse_metrics
@@ -108,6 +109,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     for batch, queries in asked.items():
         timed = time_decoders(decoders, queries, worth, rates, settings.seconds)
         timed += end_to_end(served, decoders, worth, batch, rates, settings.seconds)
+        sized = (decoder for decoder in decoders if decoder.reads)
+        timed += [streamed_row(served, decoder, k, batch, settings.seconds) for decoder in sized]
         rows += [{"batch": batch, **row} for row in timed]
     for row in rows:
         if row["decoder"] == "inverted":

@@ -1,0 +1,65 @@
+"""From an interaction to a ranked list: a server's whole step, users' states and all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from semid_jax.benchmarks.decode_rows import STREAM
+from semid_jax.benchmarks.decoders import Decoder
+from semid_jax.benchmarks.served import Served
+from semid_jax.benchmarks.timing import time_compiled, times
+from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.retrieved import Retrieved
+from semid_jax.decode.sketch import Sketch
+from semid_jax.eval.model import dense_items
+from semid_jax.serving import Server, recommend
+from semid_jax.train import streaming
+from semid_jax.train.streaming import StreamState
+
+
+def streamed_row(
+    served: Served, decoder: Decoder, k: int, batch: int, seconds: float
+) -> dict[str, Any]:
+    """Times one program that takes in an interaction of every user and answers them.
+
+    Args:
+      served: the model and all users.
+      decoder: "inverted" or "leaves".
+      k: items returned.
+      batch: users of a call.
+      seconds: how long to time.
+    """
+    server = make_server(served, decoder, k)
+    rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
+    part = served.side.take(rows)
+    state = streaming.begin(server.streamer, batch, server.width)
+    for items in part.history.T:
+        state, _ = streaming.update(server.streamer, state, jnp.asarray(items))
+    users = state, jnp.asarray(part.targets)
+    timing, compiled = time_compiled(_answer, (server,), [users], seconds)
+    return {"decoder": STREAM + decoder.name, **compiled, **times(timing, None)}
+
+
+def make_server(served: Served, decoder: Decoder, k: int) -> Server:
+    """The benchmark's model as a server, reading as much of the index as the decoder does."""
+    sketch = next((a for a in decoder.arrays if isinstance(a, Sketch)), None)
+    share = decoder.size * sketch.block / served.index.n_items if sketch else 0.0
+    decode = DecodeConfig(methods=(decoder.name,), probes=served.probes, share=share, k=k)
+    return Server(
+        streaming.make_streamer(served.tokenizer),
+        served.model,
+        served.index,
+        sketch,
+        dense_items(served.model),
+        decoder.name,
+        decode,
+    )
+
+
+def _answer(server: Server, users: tuple[StreamState, jax.Array]) -> tuple[StreamState, Retrieved]:
+    state, _ = streaming.update(server.streamer, *users)
+    return state, recommend(server, state)
