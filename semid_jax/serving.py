@@ -7,6 +7,7 @@ list costs grows with the history that is read for it.
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import make_query
 from semid_jax.decode.sketch import BLOCKS, Sketch, sketch_from_arrays
+from semid_jax.decode.topk import top_k_ties
 from semid_jax.eval.model import Model, dense_items, dense_query, user_vectors
 from semid_jax.models.stream import preferences
 from semid_jax.train import generator_arrays, tokenizer_arrays
@@ -99,13 +101,14 @@ def load(workdir: Path, method: str = "") -> Server:
     )
 
 
-@jax.jit
-def recommend(server: Server, state: StreamState) -> Retrieved:
-    """Ranked lists by the model's whole score, of items the user has had as well.
+@functools.partial(jax.jit, static_argnames="only_new")
+def recommend(server: Server, state: StreamState, only_new: bool = False) -> Retrieved:
+    """Ranked lists by the model's whole score.
 
     Args:
       server: of a run.
       state: of B users, in any order; a batch that shares one archetype is searched faster.
+      only_new: leaves out the last T items of each, which may well be chosen again.
 
     Returns:
       k items of each user. A user of whom nothing is known gets none: show what is popular.
@@ -116,19 +119,19 @@ def recommend(server: Server, state: StreamState) -> Retrieved:
     model, archetype, decode = server.model, state.archetype, server.decode
     vector, of_trunk, taste = user_vectors(model, coarse, fine, history, archetype, belief)
     query = make_query(vector, server.index.tables, archetype)
-    catalogue = server.index, server.sketch
-    if server.dense is None:
-        found = retrieve(*catalogue, query, server.method, decode, decode.k)
-    else:
-        wide = retrieve(*catalogue, query, server.method, decode, decode.rescored)
+    kept = decode.k + history.shape[1] if only_new else decode.k
+    wide = kept if server.dense is None else max(kept, decode.rescored)
+    found = retrieve(server.index, server.sketch, query, server.method, decode, wide)
+    if server.dense is not None:
         asked = dense_query(model, of_trunk, taste, known.alpha, archetype, history)
-        found = rescore(server.dense, asked, wide, decode.k)
+        found = rescore(server.dense, asked, found, kept)
     begun = history[:, 0] > 0
-    return Retrieved(
-        jnp.where(begun[:, None], found.items, 0),
-        jnp.where(begun[:, None], found.scores, -jnp.inf),
-        jnp.where(begun, found.scored, 0),
-    )
+    shown = begun[:, None]
+    if only_new:
+        shown &= ~(found.items[:, :, None] == history[:, None, :]).any(axis=2)
+    scores = jnp.where(shown, found.scores, -jnp.inf)
+    items, scores = top_k_ties(scores, found.items, decode.k)
+    return Retrieved(items, scores, jnp.where(begun, found.scored, 0))
 
 
 def _config(workdir: Path) -> dict:

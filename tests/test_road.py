@@ -17,6 +17,7 @@ from conftest import REPOSITORY
 from semid_jax import artifacts, serving
 from semid_jax.data import builders
 from semid_jax.data.sequences import split_end
+from semid_jax.eval.ranking import without_seen
 from semid_jax.eval.store import read_evaluation
 from semid_jax.launch import resolve
 from semid_jax.stages import CHECKS, settle
@@ -124,6 +125,12 @@ def test_a_server_lists_for_users_of_a_stream_what_the_evaluation_lists(whole):
     np.testing.assert_array_equal(found.scored[users], lists.scored)
     by_leaves = serving.recommend(serving.load(workdir, "leaves"), state)
     assert np.mean(np.asarray(by_leaves.items)[:, 0] == found.items[:, 0]) > 0.9
+    new = np.asarray(serving.recommend(server, state, only_new=True).items)
+    history, k = np.asarray(state.history), new.shape[1]
+    want = without_seen(found.items, history)
+    some = np.count_nonzero(want, axis=1)
+    assert 0 < some.sum() < np.count_nonzero(new)  # what lies behind them moves up
+    np.testing.assert_array_equal(np.where(np.arange(k) < some[:, None], new, 0), want)
     nobody = serving.recommend(server, streaming.begin(server.streamer, 2, server.width))
     assert not nobody.items.any()
     assert np.all(np.asarray(nobody.scores) == -np.inf)
