@@ -15,6 +15,7 @@ import pytest
 from conftest import REPOSITORY
 
 from semid_jax import artifacts, serving
+from semid_jax import launch as launcher
 from semid_jax.data import builders
 from semid_jax.data.sequences import split_end
 from semid_jax.eval.ranking import without_seen
@@ -228,10 +229,11 @@ def test_another_model_that_cannot_be_is_refused(model, setting, message):
         ("--config.quantize.shared=8", "quantize.shared: 8 of 8 digits"),
         ("--config.fuse.method=rqvae", "model.belief: only PMAT believes something"),
         ("--config.loss.products=half", "loss.products: 'half' is not one of float32"),
+        ("--config.decode.methods=exact,graph", "decode.methods: 'graph' is unknown"),
     ],
 )
-def test_what_cannot_be_is_refused_and_leaves_no_trace(tmp_path, setting, message):
-    done = launch(tmp_path / "run", setting)
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_what_cannot_be_is_refused_and_leaves_no_trace(tmp_path, capsys, setting, message):
+    asked = ["launch", *TINY, setting, f"--workdir={tmp_path / 'run'}"]
+    assert launcher.main(asked) == launcher.BAD_INPUT
+    assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
