@@ -7,6 +7,7 @@ list costs grows with the history that is read for it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 from pathlib import Path
@@ -147,10 +148,13 @@ def _config(workdir: Path) -> dict:
 
 
 def _decode(workdir: Path, settings: dict) -> DecodeConfig:
-    """The searches of a run, P as validation has chosen it where none was given."""
-    probes = settings["probes"] or artifacts.read_extra(workdir / "probes")["probes"]
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-    return DecodeConfig(**{**plain, "probes": probes})
+    """The searches of a run; how much they read as validation has chosen, where it was asked."""
+    decode = DecodeConfig(**{**settings, "methods": tuple(settings["methods"])})
+    for name in ("probes", "leaves"):
+        if (workdir / name).exists():
+            chosen = artifacts.read_extra(workdir / name)[name]
+            decode = dataclasses.replace(decode, **{name: chosen})
+    return decode
 
 
 def _sketch(workdir: Path, method: str, decode: DecodeConfig) -> Sketch | None:

@@ -82,6 +82,8 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
     # What is lost is told of the score that ranks.
     assert metrics["search"]["loss_ndcg@10"] == metrics["retrieval_s2"]["inverted"]["search_loss"]
     assert "calibrate: likeness x" in done.stdout
+    assert "leaves hold" in done.stdout
+    assert searches["leaves"]["scored_fraction"] < 1 - 1e-6
     # ScaNN searches the same cells with the same score.
     np.testing.assert_allclose(
         searches["scann"]["ndcg@10"], searches["inverted"]["ndcg@10"], atol=1e-4

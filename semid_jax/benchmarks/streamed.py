@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -47,8 +48,8 @@ def streamed_row(
 def make_server(served: Served, decoder: Decoder, k: int) -> Server:
     """The benchmark's model as a server, reading as much of the index as the decoder does."""
     sketch = next((a for a in decoder.arrays if isinstance(a, Sketch)), None)
-    share = decoder.size * sketch.block / served.index.n_items if sketch else 0.0
-    decode = DecodeConfig(methods=(decoder.name,), probes=served.probes, share=share, k=k)
+    reads: dict[str, Any] = {decoder.reads: decoder.size}
+    decode = dataclasses.replace(DecodeConfig((decoder.name,), k=k), **reads)
     return Server(
         streaming.make_streamer(served.tokenizer),
         served.model,

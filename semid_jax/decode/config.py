@@ -28,7 +28,8 @@ class DecodeConfig:
       methods: searches that the evaluation runs side by side, the first one being of record:
         of METHODS; `pruned` is exact as well.
       probes: P, cells probed per user by `inverted` and `scann`; 0 for as few as `loss` allows.
-      share: of the catalogue that `leaves` scores for a user; at least four times what it returns.
+      leaves: that `leaves` reads for a user; 0 for as few as hold `recall` of the exact lists.
+      recall: share of the exact lists on validation, by the lower end of its interval of 95 %.
       loss: share of the exact search's NDCG@10 that may be lost on validation, where P is chosen,
         by the upper end of the loss's interval of 95 %.
       k: items returned per user.
@@ -38,7 +39,8 @@ class DecodeConfig:
 
     methods: tuple[str, ...] = ("inverted", "scann", "exact")
     probes: int = 0
-    share: float = 0.05
+    leaves: int = 0
+    recall: float = 0.99
     loss: float = 0.005
     k: int = 50
     chunk: int = 0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index
@@ -13,8 +11,6 @@ from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import Sketch
-
-LEAST = 4  # times what is returned, that `leaves` scores at least
 
 
 def retrieve(
@@ -33,9 +29,7 @@ def retrieve(
     if method == "inverted":
         return retrieve_inverted(index, query, probes=config.probes, k=k)
     if method == "leaves" and sketch is not None:
-        scored = max(config.share * index.n_items, LEAST * k)
-        leaves = math.ceil(scored / sketch.block)
-        return retrieve_leaves(index, sketch, query, leaves=leaves, k=k)
+        return retrieve_leaves(index, sketch, query, leaves=config.leaves, k=k)
     if method == "pruned" and sketch is not None:
         return retrieve_pruned(index, sketch, query, k=k)
     if method == "exact":

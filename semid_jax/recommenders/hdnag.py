@@ -52,6 +52,7 @@ from semid_jax.recommenders.fused_items import fuse_settings, fused_items
 from semid_jax.recommenders.hdnag_search import (
     empty_index,
     index_stage,
+    leaves_stage,
     log_popularity,
     model_stage,
     probes_stage,
@@ -96,7 +97,9 @@ def run(
     decode = probes_stage(config, workdir, raw, tokenizer, model, index)
     if config.validate_only:
         return None
-    sketches = sketch_stage(config, workdir, raw, tokenizer, model, index)
+    made = raw, tokenizer, model, index
+    sketches = sketch_stage(config, workdir, *made)
+    decode = leaves_stage(config, workdir, *made, decode, sketches.get("leaves"))
     evaluation = evaluate_stage(
         config, workdir, raw, features, decode, tokenizer, model, index, sketches
     )
@@ -105,9 +108,11 @@ def run(
     calibration = {}
     if model.generator.has_dense:
         calibration["calibrate"] = artifacts.read_extra(workdir / "calibration")["seconds"]
-    chosen = {}
-    if not config.decode.probes:
-        chosen["probes"] = artifacts.read_extra(workdir / "probes")["seconds"]
+    chosen = {
+        name: artifacts.read_extra(workdir / name)["seconds"]
+        for name in ("probes", "leaves")
+        if (workdir / name).exists()
+    }
     seconds = {
         "tokenize": artifacts.read_extra(workdir / "tokenizer")["seconds"],
         "train": progress.seconds,

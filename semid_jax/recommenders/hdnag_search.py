@@ -1,6 +1,6 @@
 """HDNAG's stages between training and evaluation: what a search reads, and a server loads.
 
-The model, its inverted lists, how many cells are probed, and what single searches read beside.
+The model, its inverted lists, what single searches read beside, and how much they read.
 """
 
 from __future__ import annotations
@@ -20,19 +20,26 @@ from semid_jax.checkpoint import tree_hash
 from semid_jax.data.sequences import popularity
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
+from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
+from semid_jax.decode.leaves import leaf_places
 from semid_jax.decode.score import Tables
 from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch, sketch_arrays, sketch_from_arrays
 from semid_jax.eval.model import Model, dense_items, hdnag_queries, with_model
-from semid_jax.eval.probing import choose_probes, search_ndcg
+from semid_jax.eval.probing import (
+    choose_probes,
+    item_places,
+    probes_for_recall,
+    search_ndcg,
+)
 from semid_jax.eval.read_sides import read_side
-from semid_jax.eval.searching import some_vectors
+from semid_jax.eval.searching import Queries, Search, rescoring, run_search, some_vectors
 from semid_jax.models.hdnag import GeneratorConfig
 from semid_jax.recommenders.common import section, since
 from semid_jax.train import generator_arrays
 from semid_jax.train.semantic_ids import Tokenizer
 
-FITTED_TO = 4096  # users on validation whose queries a sketch is fitted to
+SOME = 4096  # users on validation that a sketch is fitted to, and by whom leaves are chosen
 
 
 def model_stage(workdir: Path, model: Model) -> None:
@@ -131,15 +138,58 @@ def sketch_stage(
             continue
         directory = workdir / "index" / name
         inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
-        settings = {"block": block, "fitted_to": FITTED_TO}
+        settings = {"block": block, "users": SOME}
         if not artifacts.matches(directory, "sketch", inputs, settings):
             started = time.perf_counter()
-            users = np.arange(raw.interactions.n_users)
-            some = users[:: -(-len(users) // FITTED_TO)]
-            width = config.train.max_length
-            side, _, _ = read_side(tokenizer, raw.interactions, "validation", width, some)
-            vectors = some_vectors(hdnag_queries(model, index, side))
+            vectors = some_vectors(_some_queries(config, raw, tokenizer, model, index))
             arrays = sketch_arrays(build_sketch(index, vectors, block=block))
             artifacts.write(directory, "sketch", arrays, inputs, settings, since(started))
         made[name] = sketch_from_arrays(artifacts.read(directory, "sketch")[0], block)
     return made
+
+
+def leaves_stage(
+    config: ConfigDict,
+    workdir: Path,
+    raw: RawDataset,
+    tokenizer: Tokenizer,
+    model: Model,
+    index: Index,
+    decode: DecodeConfig,
+    sketch: Sketch | None,
+) -> DecodeConfig:
+    """The settings of the search, how many leaves are read chosen on validation if not given."""
+    if decode.leaves or sketch is None:
+        return decode
+    directory = workdir / "leaves"
+    inputs = {"sketch": artifacts.content_hash(workdir / "index" / "leaves")}
+    if not artifacts.matches(directory, "leaves", inputs, config.decode.to_dict()):
+        started = time.perf_counter()
+        queries, dense = _some_queries(config, raw, tokenizer, model, index), dense_items(model)
+        wide = decode.k if dense is None else decode.rescored
+        exact: Search = functools.partial(retrieve_exact, index, k=wide, chunk=decode.chunk)
+        if dense is not None:
+            exact = rescoring(exact, dense, decode.k)
+        best = run_search(queries, exact, "search exact").items
+        places = item_places(queries, best, functools.partial(leaf_places, index, sketch))
+        chosen, missed = probes_for_recall(places, len(sketch.item), decode.recall)
+        extra = {"leaves": chosen, "missed": missed._asdict(), **since(started)}
+        artifacts.write(directory, "leaves", {}, inputs, config.decode.to_dict(), extra)
+    notes = artifacts.read_extra(directory)
+    held = 100 - 100 * notes["missed"]["mean"]
+    print(
+        f"leaves: {notes['leaves']} of {len(sketch.item)} leaves hold {held:.1f} % of the exact "
+        f"lists on validation (asked {100 * decode.recall:g} %)"
+    )
+    return dataclasses.replace(decode, leaves=notes["leaves"])
+
+
+def _some_queries(
+    config: ConfigDict, raw: RawDataset, tokenizer: Tokenizer, model: Model, index: Index
+) -> Queries:
+    """Queries of some users on validation, from all over."""
+    users = np.arange(raw.interactions.n_users)
+    some = users[:: -(-len(users) // SOME)]
+    width = config.train.max_length
+    side, _, _ = read_side(tokenizer, raw.interactions, "validation", width, some)
+    return hdnag_queries(model, index, side)
