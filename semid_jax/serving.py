@@ -89,13 +89,14 @@ def load(workdir: Path, method: str = "") -> Server:
             "of config.json again"
         )
     model = Model(params, tokenizer.views, tokenizer.centroids, generator)
-    decode = _decode(workdir, config["decode"])
-    method = method or decode.methods[0]
+    method = method or config["decode"]["methods"][0]
+    _check(workdir, method, config["decode"]["methods"])
+    decode = _decode(workdir, config["decode"], method)
     return Server(
         streamer=make_streamer(tokenizer),
         model=model,
         index=index_from_arrays(arrays),
-        sketch=_sketch(workdir, method, decode),
+        sketch=_sketch(workdir, method),
         dense=dense_items(model),
         method=method,
         decode=decode,
@@ -147,23 +148,26 @@ def _config(workdir: Path) -> dict:
     return config
 
 
-def _decode(workdir: Path, settings: dict) -> DecodeConfig:
-    """The searches of a run; how much they read as validation has chosen, where it was asked."""
-    decode = DecodeConfig(**{**settings, "methods": tuple(settings["methods"])})
-    for name in ("probes", "leaves"):
-        if (workdir / name).exists():
-            chosen = artifacts.read_extra(workdir / name)[name]
-            decode = dataclasses.replace(decode, **{name: chosen})
-    return decode
-
-
-def _sketch(workdir: Path, method: str, decode: DecodeConfig) -> Sketch | None:
-    """What a search reads beside the index."""
-    if method not in decode.methods and method not in ("inverted", "exact"):
-        ready = ", ".join(decode.methods)
-        raise InputError(f"{workdir}: {method!r} is not among its decode.methods ({ready})")
+def _check(workdir: Path, method: str, ready: list[str]) -> None:
+    """Refuses a search that the run has not prepared, or that is not served."""
+    if method not in (*ready, "inverted", "exact"):
+        shown = ", ".join(ready)
+        raise InputError(f"{workdir}: {method!r} is not among its decode.methods ({shown})")
     if method == "scann":
         raise InputError("scann: is no program of JAX and is not served; name another method")
+
+
+def _decode(workdir: Path, settings: dict, method: str) -> DecodeConfig:
+    """The searches of a run; how much this one reads as validation has chosen, where asked."""
+    decode = DecodeConfig(**{**settings, "methods": tuple(settings["methods"])})
+    name = {"inverted": "probes", "leaves": "leaves"}.get(method, "")
+    if not name or settings[name]:
+        return decode
+    return dataclasses.replace(decode, **{name: artifacts.read_extra(workdir / name)[name]})
+
+
+def _sketch(workdir: Path, method: str) -> Sketch | None:
+    """What a search reads beside the index."""
     if method not in BLOCKS:
         return None
     arrays, manifest = artifacts.read(workdir / "index" / method, "sketch")

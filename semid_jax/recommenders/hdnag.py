@@ -50,6 +50,7 @@ from semid_jax.recommenders.common import (
 )
 from semid_jax.recommenders.fused_items import fuse_settings, fused_items
 from semid_jax.recommenders.hdnag_search import (
+    Trained,
     empty_index,
     index_stage,
     leaves_stage,
@@ -94,12 +95,12 @@ def run(
     release()
     model_stage(workdir, model)
     index = index_stage(config, workdir, raw, tokenizer, model)
-    decode = probes_stage(config, workdir, raw, tokenizer, model, index)
+    trained = Trained(raw, tokenizer, model, index)
+    decode = probes_stage(config, workdir, trained)
     if config.validate_only:
         return None
-    made = raw, tokenizer, model, index
-    sketches = sketch_stage(config, workdir, *made)
-    decode = leaves_stage(config, workdir, *made, decode, sketches.get("leaves"))
+    sketches = sketch_stage(config, workdir, trained)
+    decode = leaves_stage(config, workdir, trained, decode, sketches.get("leaves"))
     evaluation = evaluate_stage(
         config, workdir, raw, features, decode, tokenizer, model, index, sketches
     )

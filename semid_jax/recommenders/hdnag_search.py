@@ -25,7 +25,7 @@ from semid_jax.decode.index import Index, build_index, index_arrays, index_from_
 from semid_jax.decode.leaves import leaf_places
 from semid_jax.decode.score import Tables
 from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch, sketch_arrays, sketch_from_arrays
-from semid_jax.eval.model import Model, dense_items, hdnag_queries, with_model
+from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.probing import (
     choose_probes,
     item_places,
@@ -40,6 +40,23 @@ from semid_jax.train import generator_arrays
 from semid_jax.train.semantic_ids import Tokenizer
 
 SOME = 4096  # users on validation that a sketch is fitted to, and by whom leaves are chosen
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained run with its lists, for which searches are made ready.
+
+    Attributes:
+      raw: data set.
+      tokenizer: of the run.
+      model: best on validation.
+      index: with the model's tables.
+    """
+
+    raw: RawDataset
+    tokenizer: Tokenizer
+    model: Model
+    index: Index
 
 
 def model_stage(workdir: Path, model: Model) -> None:
@@ -91,15 +108,9 @@ def index_stage(
     return index_from_arrays(artifacts.read(directory, "index")[0])
 
 
-def probes_stage(
-    config: ConfigDict,
-    workdir: Path,
-    raw: RawDataset,
-    tokenizer: Tokenizer,
-    model: Model,
-    index: Index,
-) -> DecodeConfig:
+def probes_stage(config: ConfigDict, workdir: Path, trained: Trained) -> DecodeConfig:
     """The settings of the search, P chosen on validation if none is given."""
+    index = trained.index
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
     if decode.probes:
         return decode
@@ -107,9 +118,9 @@ def probes_stage(
     inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
     if not artifacts.matches(directory, "probes", inputs, config.decode.to_dict()):
         started = time.perf_counter()
-        side, _, _ = read_side(tokenizer, raw.interactions, "validation", config.train.max_length)
-        queries = hdnag_queries(model, index, side)
-        ndcg = functools.partial(search_ndcg, queries, index, side, dense_items(model), decode)
+        side, queries = _validation(config, trained)
+        dense = dense_items(trained.model)
+        ndcg = functools.partial(search_ndcg, queries, index, side, dense, decode)
         chosen, tried = choose_probes(index.n_cells, decode.loss, ndcg)
         losses = {str(probes): loss._asdict() for probes, loss in tried.items()}
         extra = {"probes": chosen, "losses": losses, **since(started)}
@@ -123,16 +134,10 @@ def probes_stage(
     return dataclasses.replace(decode, probes=probes)
 
 
-def sketch_stage(
-    config: ConfigDict,
-    workdir: Path,
-    raw: RawDataset,
-    tokenizer: Tokenizer,
-    model: Model,
-    index: Index,
-) -> dict[str, Sketch]:
+def sketch_stage(config: ConfigDict, workdir: Path, trained: Trained) -> dict[str, Sketch]:
     """What `leaves` and `pruned` read of the index, by name, where they are among the methods."""
     made: dict[str, Sketch] = {}
+    index = trained.index
     for name, block in BLOCKS.items():
         if name not in config.decode.methods:
             continue
@@ -141,7 +146,7 @@ def sketch_stage(
         settings = {"block": block, "users": SOME}
         if not artifacts.matches(directory, "sketch", inputs, settings):
             started = time.perf_counter()
-            vectors = some_vectors(_some_queries(config, raw, tokenizer, model, index))
+            vectors = some_vectors(_some_queries(config, trained))
             arrays = sketch_arrays(build_sketch(index, vectors, block=block))
             artifacts.write(directory, "sketch", arrays, inputs, settings, since(started))
         made[name] = sketch_from_arrays(artifacts.read(directory, "sketch")[0], block)
@@ -151,10 +156,7 @@ def sketch_stage(
 def leaves_stage(
     config: ConfigDict,
     workdir: Path,
-    raw: RawDataset,
-    tokenizer: Tokenizer,
-    model: Model,
-    index: Index,
+    trained: Trained,
     decode: DecodeConfig,
     sketch: Sketch | None,
 ) -> DecodeConfig:
@@ -165,13 +167,13 @@ def leaves_stage(
     inputs = {"sketch": artifacts.content_hash(workdir / "index" / "leaves")}
     if not artifacts.matches(directory, "leaves", inputs, config.decode.to_dict()):
         started = time.perf_counter()
-        queries, dense = _some_queries(config, raw, tokenizer, model, index), dense_items(model)
+        queries, dense = _some_queries(config, trained), dense_items(trained.model)
         wide = decode.k if dense is None else decode.rescored
-        exact: Search = functools.partial(retrieve_exact, index, k=wide, chunk=decode.chunk)
+        exact: Search = functools.partial(retrieve_exact, trained.index, k=wide, chunk=decode.chunk)
         if dense is not None:
             exact = rescoring(exact, dense, decode.k)
         best = run_search(queries, exact, "search exact").items
-        places = item_places(queries, best, functools.partial(leaf_places, index, sketch))
+        places = item_places(queries, best, functools.partial(leaf_places, trained.index, sketch))
         chosen, missed = probes_for_recall(places, len(sketch.item), decode.recall)
         extra = {"leaves": chosen, "missed": missed._asdict(), **since(started)}
         artifacts.write(directory, "leaves", {}, inputs, config.decode.to_dict(), extra)
@@ -184,12 +186,16 @@ def leaves_stage(
     return dataclasses.replace(decode, leaves=notes["leaves"])
 
 
-def _some_queries(
-    config: ConfigDict, raw: RawDataset, tokenizer: Tokenizer, model: Model, index: Index
-) -> Queries:
+def _some_queries(config: ConfigDict, trained: Trained) -> Queries:
     """Queries of some users on validation, from all over."""
-    users = np.arange(raw.interactions.n_users)
-    some = users[:: -(-len(users) // SOME)]
-    width = config.train.max_length
-    side, _, _ = read_side(tokenizer, raw.interactions, "validation", width, some)
-    return hdnag_queries(model, index, side)
+    users = np.arange(trained.raw.interactions.n_users)
+    return _validation(config, trained, users[:: -(-len(users) // SOME)])[1]
+
+
+def _validation(
+    config: ConfigDict, trained: Trained, users: np.ndarray | None = None
+) -> tuple[ReadSide, Queries]:
+    """Users on validation, all if not given, and their queries."""
+    at = trained.raw.interactions, "validation", config.train.max_length, users
+    side, _, _ = read_side(trained.tokenizer, *at)
+    return side, hdnag_queries(trained.model, trained.index, side)
