@@ -1,3 +1,5 @@
+import tempfile
+
 import numpy as np
 import pytest
 
@@ -66,6 +68,13 @@ def test_files_are_array_records_and_nothing_is_pickled(tmp_path, world):
 def test_writing_says_nothing(tmp_path, capfd):
     builders.write(with_tokens(), tmp_path / "data")
     assert capfd.readouterr() == ("", "")
+
+
+def test_writing_leaves_nothing_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "scratch").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "scratch"))
+    builders.write(with_tokens(), tmp_path / "data")
+    assert not list((tmp_path / "scratch").iterdir())
 
 
 @pytest.mark.parametrize("table", ["users", "items"])

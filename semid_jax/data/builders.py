@@ -31,6 +31,13 @@ class TableConfig(tfds.core.BuilderConfig):
     """Names the table to write: `users` or `items`."""
 
 
+class _OwnInfo(tfds.core.DatasetInfo):
+    """What is known of a table that was made here."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: TFDS would ask its bucket for every new table, and leave a folder in /tmp."""
+
+
 class RawBuilder(tfds.core.GeneratorBasedBuilder):
     """Writes a RawDataset; a data set's own class only says what it is."""
 
@@ -56,7 +63,7 @@ class RawBuilder(tfds.core.GeneratorBasedBuilder):
 
     def _info(self) -> tfds.core.DatasetInfo:
         table = user_features() if self.builder_config.name == USERS else item_features(self._raw)
-        return tfds.core.DatasetInfo(
+        return _OwnInfo(
             builder=self,
             description=self.about,
             features=tfds.features.FeaturesDict(table),
