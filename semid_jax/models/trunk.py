@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.dropout import dropout
-from semid_jax.models.linear import Dense
+from semid_jax.models.linear import Dense, multiply
 
 # Keys and values of one layer, float[..., S, H, e] each.
 KeyValue = tuple[jax.Array, jax.Array]
@@ -48,15 +48,19 @@ class Block(nn.Module):
         """Of a causal block in evaluation, one place a row: x float[B, T, D], at int32[B].
 
         Returns:
-          float[B, D]; the other places give keys and values only, their feed-forward is saved.
+          float[B, D]; of the other places no query, key or value is made, nor the feed-forward.
         """
-        rows = jnp.arange(len(at))
-        q, k, v = self._heads(x)
-        logits = jnp.einsum("bhe,bshe->bhs", q[rows, at], k)
+        rows, seen = jnp.arange(len(at)), self.attention_norm(x)
+        to_q, to_k, to_v = jnp.split(self.qkv.variables["params"]["kernel"], 3, axis=1)
+        # A query of each head, zero where the others' parts are: [H, D]. q (W_k x) = (q W_k) x and
+        # sum a (W_v x) = W_v (sum a x): products for a row's heads in place of all its places.
+        head = jnp.repeat(jnp.eye(self.heads), self.width // self.heads, axis=1)
+        q = (seen[rows, at] @ to_q)[:, None] * head * (self.width // self.heads) ** -0.5
+        logits = jnp.einsum("bhd,bsd->bhs", multiply(q, to_k.T), seen)
         sees = jnp.arange(x.shape[1]) <= at[:, None]
         weights = jax.nn.softmax(jnp.where(sees[:, None], logits, -1e9), axis=-1)
-        y = jnp.einsum("bhs,bshe->bhe", weights, v).reshape(len(at), -1)
-        state = x[rows, at] + self.out(y)
+        y = multiply(jnp.einsum("bhs,bsd->bhd", weights, seen), to_v)
+        state = x[rows, at] + self.out(jnp.sum(y * head, axis=1))
         return state + self._feed_forward(state)
 
     def extend(
