@@ -9,11 +9,12 @@ from semid_jax import artifacts
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.store import KIND, read_evaluation, write_evaluation
 from semid_jax.eval.users import Lists, Users
-from semid_jax.report import experiments, keep, readme
+from semid_jax.report import experiments, glance, keep, readme
 from semid_jax.report.checks import TABLES, check_table
 from semid_jax.report.metrics import write_metrics
 from semid_jax.report.ranks import read_ranks
 from semid_jax.report.records import Record, load_records, load_speed, record_of, write_record
+from semid_jax.report.tables import markdown_table
 from semid_jax.types import InputError
 
 
@@ -122,7 +123,7 @@ def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, caps
             {
                 "machine": "laptop",
                 "revision": "abc",
-                "rows": [{"decoder": "exact", "n_items": 1000, "p50_ms": 1.234}],
+                "rows": [{"decoder": "exact", "n_items": 1000, "batch": 1, "p50_ms": 1.234}],
             }
         )
     )
@@ -140,10 +141,29 @@ def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, caps
     assert "old" not in text
     assert "| hdnag | **0.1100** | **0.2200** | 0.0141 | 2 | 1,000 | 2.0 |" in text
     assert text.index("| hdnag |") < text.index("| popularity |")
-    assert "| exact | 1,000 | 1.23 |" in text
+    assert "| exact | 1,000 | 1 | 1.23 |" in text
     assert readme.main([*arguments, "--check"]) == 0
     assert readme.main(arguments) == 0
     assert page.read_text() == text
+
+
+def test_a_glance_has_a_column_per_data_set_and_a_row_per_decoder(tmp_path):
+    for dataset, ndcg in (("amazon_2014/Beauty", 0.1), ("movielens_1m", 0.2)):
+        for model, share in (("hdnag", 1.0), ("sasrec", 0.5)):
+            made = json.loads(record(tmp_path, model, 0, share * ndcg, dataset).read_text())
+            write_record(tmp_path, Record(**{**made, "experiment": "main"}))
+    rows, columns = glance.accuracy(load_records(tmp_path))
+    assert [column.key for column in columns] == ["model", "amazon_2014/Beauty", "movielens_1m"]
+    assert [list(row.values()) for row in rows] == [["hdnag", 0.1, 0.2], ["sasrec", 0.05, 0.1]]
+    timed = [
+        {"decoder": "exact", "batch": 1, "p50_ms": 8.0, "ratio": 1.0, "recall@10": 1.0},
+        {"decoder": "leaves", "batch": 1, "p50_ms": 0.5, "ratio": 16.0, "recall@10": 0.99},
+        {"decoder": "exact", "batch": 256, "p50_ms": 900.0, "ratio": 1.0, "recall@10": 1.0},
+    ]
+    assert markdown_table(*glance.speed({"rows": timed})).splitlines()[2:] == [
+        "| exact | 8.00 | 1.0 | 900.00 | 1.0 | 1.000 |",
+        "| leaves | 0.50 | 16.0 | - | - | 0.990 |",
+    ]
 
 
 def test_of_a_baseline_without_training_the_best_features_are_shown(tmp_path):

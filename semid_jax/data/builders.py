@@ -35,7 +35,7 @@ class _OwnInfo(tfds.core.DatasetInfo):
     """What is known of a table that was made here."""
 
     def initialize_from_bucket(self) -> None:
-        """Does nothing: TFDS would ask its bucket for every new table, and leave a folder in /tmp."""
+        """Does nothing; TFDS would ask its bucket for each new table, and leave a folder in tmp."""
 
 
 class RawBuilder(tfds.core.GeneratorBasedBuilder):

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from semid_jax.disk import whole_file
+from semid_jax.report import glance
 from semid_jax.report.checks import TABLES, check_table
 from semid_jax.report.experiments import experiment_table
 from semid_jax.report.records import (
     STUDIES,
     UPDATES,
+    Record,
     load_paired,
     load_records,
     load_speed,
@@ -28,6 +30,17 @@ from semid_jax.report.variants import VARIANT_COLUMNS, variant_rows
 from semid_jax.types import InputError
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+# The order of sections and what they are called; others follow under their own names.
+EXPERIMENTS = {
+    glance.MAIN: "HDNAG beside the baselines",
+    "tokenizers_hdnag": "Tokenizers (i): each one's vectors, our quantiser, HDNAG",
+    "tokenizers_gpt2": "Tokenizers (ii): each one's own codes, GPT2",
+    "tokenizers_behaviour": "Tokenizers (i), who chose what as one more modality",
+    "pmat": "PMAT beside what it could do without",
+    "pmat_control": "PMAT in a world whose weights mean nothing",
+    "road": "The default run",
+    "gpu": "On an H200",
+}
 SPEED_COLUMNS = (
     Column("decoder"),
     Column("n_items", "items"),
@@ -104,54 +117,88 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def results_markdown(results: Path) -> str:
-    """All tables of record in Markdown, one section per experiment.
+    """All tables of record in Markdown: what they come to, then a section each, folded.
 
     Args:
       results: the repository's results folder.
     """
-    records = load_records(results)
-    parts = []
-    differences = load_paired(results)
-    experiments = {record.experiment for record in records}
-    for experiment in sorted(experiments | {made["experiment"] for made in differences}):
-        parts.append(f"### {experiment.replace('_', ' ')}")
+    records, differences = load_records(results), load_paired(results)
+    benchmarks, updates = load_speed(results), load_speed(results, UPDATES)
+    found = {record.experiment for record in records} | {made["experiment"] for made in differences}
+    known = [experiment for experiment in EXPERIMENTS if experiment in found]
+    parts = _glance(records, benchmarks)
+    for experiment in [*known, *sorted(found - EXPERIMENTS.keys())]:
         of_experiment = [record for record in records if record.experiment == experiment]
-        for dataset in sorted({record.dataset for record in of_experiment}):
-            chosen = [record for record in of_experiment if record.dataset == dataset]
-            parts.append(f"**{dataset}**, test items, full catalogue, history not excluded:")
-            parts.append(markdown_table(*experiment_table(chosen)))
-            machines = sorted({record.machine for record in chosen})
-            parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
-            for start, (about, checks) in TABLES.items():
-                rows, columns = check_table(chosen, checks)
-                if experiment.startswith(start) and rows:
-                    parts.append(f"{about}, over seeds:")
-                    parts.append(markdown_table(rows, columns))
         paired = [made for made in differences if made["experiment"] == experiment]
-        if paired:
-            parts.append("Paired differences, users averaged over seeds, 95 % interval over users:")
-            parts.append(markdown_table([_paired_row(made) for made in paired], _PAIRED_COLUMNS))
+        title = EXPERIMENTS.get(experiment, experiment.replace("_", " "))
+        parts += _folded(title, _experiment(experiment, of_experiment, paired))
     for path in sorted((results / STUDIES).glob("*.json")):
         study = load_study(path)
-        parts.append(f"### study: {study['name']}")
-        parts.append(f"Validation, `{study['base']}` and one switch a row:")
-        rows = variant_rows(study)
-        parts.append(markdown_table(rows, shown_columns(VARIANT_COLUMNS, rows)))
-        machines = sorted({run["machine"] for run in study["runs"]})
-        parts.append(f"<sub>Measured on {'; '.join(machines)}.</sub>")
-    for speed in load_speed(results):
-        parts.append(f"### decoding speed: {speed['rows'][0]['n_items']:,} items")
+        parts += _folded(f"Study: {study['name'].replace('_', ' ')}", _study(study))
+    for speed in benchmarks:
+        title = f"Decoding speed: {speed['rows'][0]['n_items']:,} items"
         columns = shown_columns(SPEED_COLUMNS, speed["rows"])
-        parts.append(markdown_table(speed["rows"], columns))
-        parts.append(
-            f"<sub>Measured on {speed['machine']}, revision {speed['revision'][:7]}.</sub>"
-        )
-    for speed in load_speed(results, UPDATES):
-        parts.append("### update speed")
-        parts.append("Semantic IDs that follow a user, read sides of the last T items:")
-        parts.append(markdown_table(speed["rows"], UPDATE_COLUMNS))
-        parts.append(f"<sub>Measured on {speed['machine']}.</sub>")
+        parts += _folded(title, _measured(speed, speed["rows"], columns))
+    for speed in updates:
+        title = "Updates: semantic IDs that follow a user, read sides of the last T items"
+        parts += _folded(title, _measured(speed, speed["rows"], UPDATE_COLUMNS))
     return "\n\n".join(parts) if parts else "No runs of record yet."
+
+
+def _folded(title: str, parts: Sequence[str]) -> list[str]:
+    return [f"<details><summary><b>{title}</b></summary>", *parts, "</details>"]
+
+
+def _glance(records: Sequence[Record], benchmarks: Sequence[Mapping[str, Any]]) -> list[str]:
+    parts = []
+    rows, columns = glance.accuracy(records)
+    if rows:
+        about = "Test NDCG@10, full catalogue, history not excluded, mean over seeds:"
+        parts += [about, markdown_table(rows, columns)]
+    if benchmarks:
+        largest = max(benchmarks, key=lambda made: made["rows"][0]["n_items"])
+        parts.append(f"Medians over calls, {largest['rows'][0]['n_items']:,} items:")
+        parts += _measured(largest, *glance.speed(largest))
+    return parts
+
+
+def _experiment(
+    experiment: str, records: Sequence[Record], paired: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    parts = []
+    for dataset in sorted({record.dataset for record in records}):
+        chosen = [record for record in records if record.dataset == dataset]
+        parts.append(f"**{dataset}**, test items, full catalogue, history not excluded:")
+        parts.append(markdown_table(*experiment_table(chosen)))
+        parts.append(_machines(record.machine for record in chosen))
+        for start, (about, checks) in TABLES.items():
+            rows, columns = check_table(chosen, checks)
+            if experiment.startswith(start) and rows:
+                parts += [f"{about}, over seeds:", markdown_table(rows, columns)]
+    if paired:
+        parts.append("Paired differences, users averaged over seeds, 95 % interval over users:")
+        parts.append(markdown_table([_paired_row(made) for made in paired], _PAIRED_COLUMNS))
+    return parts
+
+
+def _study(study: Mapping[str, Any]) -> list[str]:
+    rows = variant_rows(study)
+    return [
+        f"Validation, `{study['base']}` and one switch a row:",
+        markdown_table(rows, shown_columns(VARIANT_COLUMNS, rows)),
+        _machines(run["machine"] for run in study["runs"]),
+    ]
+
+
+def _measured(
+    speed: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], columns: Sequence[Column]
+) -> list[str]:
+    about = f"<sub>Measured on {speed['machine']}, revision {speed['revision'][:7]}.</sub>"
+    return [markdown_table(rows, columns), about]
+
+
+def _machines(names: Iterable[str]) -> str:
+    return f"<sub>Measured on {'; '.join(sorted(set(names)))}.</sub>"
 
 
 def _paired_row(made: Mapping[str, Any]) -> dict[str, Any]:
