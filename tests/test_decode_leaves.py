@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,14 +11,22 @@ from decode_world import KINDS, B, N, World, expect_lists, large
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.leaves import leaf_places, leaf_scores, retrieve_leaves
-from semid_jax.decode.sketch import build_sketch
+from semid_jax.decode.sketch import (
+    SHAPES,
+    Shape,
+    build_leaves,
+    build_sketch,
+    sketch_arrays,
+    sketch_from_arrays,
+)
 from semid_jax.turns import BYTES
+from semid_jax.types import InputError
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_all_leaves_hold_all_items(kind):
     world = World(kind)
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 8)
+    sketch = build_leaves(world.index, np.asarray(world.query.vector), Shape(6, 8))
     found = retrieve_leaves(world.index, sketch, world.query, 10_000, 10)
     scores = world.scores()
     expect_lists(found, world, scores, 10)
@@ -26,7 +35,9 @@ def test_all_leaves_hold_all_items(kind):
 
 def test_no_leaf_is_given_up_for_one_that_other_archetypes_have():
     world = World("random")
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 1)  # a leaf, an entry
+    sketch = build_leaves(
+        world.index, np.asarray(world.query.vector), Shape(6, 1)
+    )  # a leaf, an entry
     count = int((world.scores() > -np.inf).sum(axis=1)[0])
     found = retrieve_leaves(world.index, sketch, world.query, count, 10)
     np.testing.assert_array_equal(found.scored, count)
@@ -36,7 +47,7 @@ def test_no_leaf_is_given_up_for_one_that_other_archetypes_have():
 @pytest.mark.parametrize("leaves", [1, 3, 20])
 def test_as_many_leaves_hold_the_items_whose_place_is_no_further(kind, leaves):
     world = World(kind)
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 8)
+    sketch = build_leaves(world.index, np.asarray(world.query.vector), Shape(6, 8))
     found = retrieve_leaves(world.index, sketch, world.query, leaves, N)
     items = jnp.tile(jnp.arange(N + 1, dtype=jnp.int32), (B, 1))
     places = np.asarray(leaf_places(world.index, sketch, world.query, items))
@@ -48,7 +59,7 @@ def test_as_many_leaves_hold_the_items_whose_place_is_no_further(kind, leaves):
 
 def test_leaves_of_equal_worth_are_all_read_before_an_item_is_sure_to_be_found():
     world = World("equal scores")
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), 6, 1)
+    sketch = build_leaves(world.index, np.asarray(world.query.vector), Shape(6, 1))
     sketch = dataclasses.replace(sketch, leaf=0 * sketch.leaf)
     there = world.scores() > -np.inf
     items = jnp.tile(jnp.arange(N + 1, dtype=jnp.int32), (B, 1))
@@ -61,9 +72,10 @@ def test_a_leaf_is_judged_by_its_mean_and_deviation():
     index, query = world.index, world.query
     vectors = np.asarray(query.vector)
     whole = vectors.shape[1]
-    sketch = build_sketch(index, vectors, whole, 8)
+    sketch = build_leaves(index, vectors, Shape(whole, 8))
     guess = np.asarray(leaf_scores(sketch, query))
-    items, real = np.asarray(sketch.item), np.asarray(sketch.mask).reshape(-1, 8) > 0
+    blocks = sketch.blocks
+    items, real = np.asarray(blocks.item), np.asarray(blocks.mask).reshape(-1, 8) > 0
     # With all coordinates the means are those of S1, but for a constant of the user.
     scores = np.where(real, world.scores()[:, items], 0)
     mean = scores.sum(axis=2) / real.sum(axis=1)
@@ -73,9 +85,20 @@ def test_a_leaf_is_judged_by_its_mean_and_deviation():
     np.testing.assert_allclose(constant, constant[:, :1] + 0 * mean, atol=2e-3)
 
 
+@pytest.mark.parametrize("method", SHAPES)
+def test_what_a_search_reads_is_an_artefact(method):
+    world = World("random")
+    sketch = build_sketch(method, world.index, np.asarray(world.query.vector))
+    arrays = sketch_arrays(sketch)
+    jax.tree.map(np.testing.assert_array_equal, sketch_from_arrays(method, arrays), sketch)
+    other = {"leaves": "pruned", "pruned": "leaves"}[method]
+    with pytest.raises(InputError, match=f"index/{other}: made by another version; run"):
+        sketch_from_arrays(other, arrays)
+
+
 def test_leaves_of_a_large_catalogue_find_more_than_cells_and_score_less():
     index, query = large()
-    sketch = build_sketch(index, np.asarray(query.vector), 8, 16)
+    sketch = build_leaves(index, np.asarray(query.vector), Shape(8, 16))
     exact = np.asarray(retrieve_exact(index, query, 10).items)
 
     def recall(found):
@@ -89,7 +112,7 @@ def test_leaves_of_a_large_catalogue_find_more_than_cells_and_score_less():
 
 def test_users_in_turns_are_the_same(monkeypatch):
     index, query = large(items=2000)
-    sketch = build_sketch(index, np.asarray(query.vector), 8, 16)
+    sketch = build_leaves(index, np.asarray(query.vector), Shape(8, 16))
     one = retrieve_leaves(index, sketch, query, 12, 10)
     monkeypatch.setitem(BYTES, "cpu", 10_000)
     several = retrieve_leaves(index, sketch, query, 12, 11)

@@ -10,7 +10,7 @@ from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.leaf_order import leaf_order
 from semid_jax.decode.pruned import block_bounds, retrieve_pruned
 from semid_jax.decode.score import make_query
-from semid_jax.decode.sketch import build_sketch
+from semid_jax.decode.sketch import Shape, build_bounds
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -20,7 +20,7 @@ def test_pruned_is_exact(kind, rank, block, chunk, monkeypatch):
     monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
     jax.clear_caches()
     world = World(kind)
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), rank, block)
+    sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(rank, block))
     exact = retrieve_exact(world.index, world.query, 10)
     found = retrieve_pruned(world.index, sketch, world.query, 10, chunk, blocks=2, users=3)
     np.testing.assert_array_equal(found.items, exact.items)
@@ -35,10 +35,10 @@ def test_no_entry_is_above_its_blocks_bound(kind):
     fitted = rng.normal(size=(50, world.query.vector.shape[1]))  # unlike the queries
     scores = world.scores()
     for rank, chunk in ((2, 40), (10, 10_000)):
-        sketch = build_sketch(world.index, fitted, rank, 8)
+        sketch = build_bounds(world.index, fitted, Shape(rank, 8))
         bound = np.asarray(block_bounds(sketch, world.query, chunk))
-        items = np.asarray(sketch.item)
-        mask = np.asarray(sketch.mask).reshape(-1, 8)
+        items = np.asarray(sketch.blocks.item)
+        mask = np.asarray(sketch.blocks.mask).reshape(-1, 8)
         for b, a in enumerate(world.archetype):
             own = (mask >> a) & 1 == 1
             largest = np.where(own, scores[b][items], -np.inf).max(axis=1)
@@ -47,7 +47,7 @@ def test_no_entry_is_above_its_blocks_bound(kind):
 
 def test_of_a_large_catalogue_little_is_scored():
     index, query = large()
-    sketch = build_sketch(index, np.asarray(query.vector), 8)
+    sketch = build_bounds(index, np.asarray(query.vector), Shape(8, 32))
     exact = retrieve_exact(index, query, 10)
     found = retrieve_pruned(index, sketch, query, 10)
     np.testing.assert_array_equal(found.items, exact.items)
@@ -67,7 +67,7 @@ def test_where_it_does_not_pay_everything_is_scored(monkeypatch):
     monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
     jax.clear_caches()
     world = World("constant codes")
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), 4)
+    sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(4, 32))
     found = retrieve_pruned(world.index, sketch, world.query, 10)
     exact = retrieve_exact(world.index, world.query, 10)
     np.testing.assert_array_equal(found.items, exact.items)
@@ -78,7 +78,7 @@ def test_more_items_than_there_are(monkeypatch):
     monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
     jax.clear_caches()
     world = World("one archetype")
-    sketch = build_sketch(world.index, np.asarray(world.query.vector), 4)
+    sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(4, 32))
     found = retrieve_pruned(world.index, sketch, world.query, 320)
     exact = retrieve_exact(world.index, world.query, 320)
     np.testing.assert_array_equal(found.items, exact.items)

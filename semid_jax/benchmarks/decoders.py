@@ -26,7 +26,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch
+from semid_jax.decode.sketch import Bounds, Leaves, build_bounds, build_leaves
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
@@ -139,25 +139,25 @@ def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Pat
             decoder = Decoder(name, run, (index,), lists, reads="probes", parts=index.n_cells)
             made.append(decoder.resized(probes))
         elif name == "leaves":
-            sketch = build_sketch(index, vectors, block=BLOCKS[name])
+            leaves = build_leaves(index, vectors)
             built = time.perf_counter() - started
 
-            def guesses(users: int, scored: float, sketch: Sketch = sketch) -> Work:
-                n = float(sketch.leaf.size)
+            def guesses(users: int, scored: float, leaves: Leaves = leaves) -> Work:
+                n = float(leaves.leaf.size)
                 return Work(bytes=4.0 * n, operations=2.0 * users * n) + lists(users, scored)
 
             run = functools.partial(retrieve_leaves, k=k)
-            arrays, parts = (index, sketch), len(sketch.item)
+            arrays, parts = (index, leaves), len(leaves.blocks.item)
             decoder = Decoder(name, run, arrays, guesses, True, built, reads=name, parts=parts)
-            place = functools.partial(leaf_places, index, sketch)
+            place = functools.partial(leaf_places, index, leaves)
             made.append(decoder.resized(served.validation.fewest(place, parts, name)))
         elif name == "pruned":
-            sketch = build_sketch(index, vectors)
+            sketch = build_bounds(index, vectors)
             built = time.perf_counter() - started
 
-            def bounds(users: int, scored: float, rank: int = sketch.rank) -> Work:
-                n = index.n_entries
-                bound = Work(bytes=4.0 * n * (rank + 1), operations=2.0 * users * n * (rank + 1))
+            def bounds(users: int, scored: float, sketch: Bounds = sketch) -> Work:
+                n = float(sketch.vector.size)
+                bound = Work(bytes=4.0 * n, operations=2.0 * users * n)
                 return bound + lists(users, scored)
 
             run = functools.partial(retrieve_pruned, k=k)

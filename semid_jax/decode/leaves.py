@@ -22,18 +22,18 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
 from semid_jax.decode.shortlist import shortlist
-from semid_jax.decode.sketch import Sketch
+from semid_jax.decode.sketch import Blocks, Leaves
 from semid_jax.decode.topk import ItemsAt, top_k_ties
 from semid_jax.turns import cached_turns
 
 
 @functools.partial(jax.jit, static_argnames=("leaves", "k"))
-def retrieve_leaves(index: Index, sketch: Sketch, query: Query, leaves: int, k: int) -> Retrieved:
+def retrieve_leaves(index: Index, sketch: Leaves, query: Query, leaves: int, k: int) -> Retrieved:
     """The k best items under S1 inside the best leaves.
 
     Args:
       index: the catalogue.
-      sketch: of the index; its blocks are the leaves.
+      sketch: of the index.
       query: B users.
       leaves: R, leaves scored per user.
       k: items returned.
@@ -42,30 +42,31 @@ def retrieve_leaves(index: Index, sketch: Sketch, query: Query, leaves: int, k: 
       items, scores and the number of entries scored.
     """
     check_query(index, query)
-    leaves = min(leaves, len(sketch.item))
+    blocks = sketch.blocks
+    leaves = min(leaves, len(blocks.item))
 
     def search(query: Query) -> Retrieved:
         guess = jax.lax.optimization_barrier(_judge(index, sketch, query))
         which, there = shortlist(guess, leaves)
-        scores, own = score_leaves(sketch, query, which)
+        scores, own = score_blocks(blocks, query, which)
         own &= there[:, :, None]
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
-        items, scores = top_k_ties(scores, items_of(sketch, which), k)
+        items, scores = top_k_ties(scores, items_of(blocks, which), k)
         return Retrieved(items, scores, own.sum(axis=(1, 2), dtype=jnp.int32))
 
-    judged = len(sketch.item) * sketch.leaf.dtype.itemsize
-    each = judged + leaves * sketch.block * sketch.fine.shape[1]
+    judged = len(blocks.item) * sketch.leaf.dtype.itemsize
+    each = judged + leaves * blocks.size * blocks.fine.shape[1]
     found: Retrieved = cached_turns(search, dataclasses.replace(query, dense=None), each)
     return found
 
 
 @jax.jit
-def leaf_places(index: Index, sketch: Sketch, query: Query, items: jax.Array) -> jax.Array:
+def leaf_places(index: Index, sketch: Leaves, query: Query, items: jax.Array) -> jax.Array:
     """How many leaves a user must read until an item is surely among those scored.
 
     Args:
       index: the catalogue.
-      sketch: of the index; its blocks are the leaves.
+      sketch: of the index.
       query: B users.
       items: int32[B, n], 0 = none.
 
@@ -73,13 +74,14 @@ def leaf_places(index: Index, sketch: Sketch, query: Query, items: jax.Array) ->
       int32[B, n], from 1 to the number of leaves; 0 where there is no item.
     """
     check_query(index, query)
-    leaf = jnp.arange(len(sketch.item), dtype=jnp.int32)[:, None]
-    mask = sketch.mask.reshape(sketch.item.shape)
+    blocks = sketch.blocks
+    leaf = jnp.arange(len(blocks.item), dtype=jnp.int32)[:, None]
+    mask = blocks.mask.reshape(blocks.item.shape)
 
     def leaves_of(archetype: jax.Array) -> jax.Array:
         own = (jnp.right_shift(mask, archetype) & 1) == 1
         blank = jnp.zeros(index.n_items + 1, jnp.int32)
-        return blank.at[jnp.where(own, sketch.item, 0)].set(leaf)
+        return blank.at[jnp.where(own, blocks.item, 0)].set(leaf)
 
     leaf_of = jax.vmap(leaves_of)(jnp.arange(index.n_archetypes, dtype=jnp.uint32))
     guess = _judge(index, sketch, query)
@@ -88,15 +90,15 @@ def leaf_places(index: Index, sketch: Sketch, query: Query, items: jax.Array) ->
     return jnp.where(items > 0, place, 0)
 
 
-def _judge(index: Index, sketch: Sketch, query: Query) -> jax.Array:
+def _judge(index: Index, sketch: Leaves, query: Query) -> jax.Array:
     """`leaf_scores`, -inf where a leaf holds nothing of the user's archetype."""
     guess = leaf_scores(sketch, query)
     if index.n_archetypes == 1:
         return guess
-    return jnp.where(_holds_any(sketch, query), guess, -jnp.inf)
+    return jnp.where(_holds_any(sketch.blocks, query), guess, -jnp.inf)
 
 
-def leaf_scores(sketch: Sketch, query: Query) -> jax.Array:
+def leaf_scores(sketch: Leaves, query: Query) -> jax.Array:
     """What the best entry of every leaf may well score, but for a constant of the user.
 
     Args:
@@ -106,40 +108,40 @@ def leaf_scores(sketch: Sketch, query: Query) -> jax.Array:
     Returns:
       float32[B, b].
     """
-    chex.assert_shape(query.vector, (None, sketch.mean.shape[0]))
-    turned = query.vector @ sketch.transform[:, : sketch.rank]
+    chex.assert_shape(query.vector, (None, sketch.basis.shape[0]))
+    turned = query.vector @ sketch.basis
     return jnp.pad(turned, ((0, 0), (0, 1)), constant_values=1.0) @ sketch.leaf
 
 
-def _holds_any(sketch: Sketch, query: Query) -> jax.Array:
-    """bool[B, b], leaves with an entry of the user's archetype."""
+def _holds_any(blocks: Blocks, query: Query) -> jax.Array:
+    """bool[B, b], blocks with an entry of the user's archetype."""
     bit = jnp.left_shift(jnp.uint32(1), query.archetype.astype(jnp.uint32))
-    return (sketch.any_mask & bit[:, None]) > 0
+    return (blocks.any_mask & bit[:, None]) > 0
 
 
-def score_leaves(sketch: Sketch, query: Query, which: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """S1 of all slots of each user's own leaves.
+def score_blocks(blocks: Blocks, query: Query, which: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """S1 of all slots of each user's own blocks.
 
     Args:
-      sketch: of the index.
+      blocks: of the index.
       query: B users.
-      which: int32[B, R], leaves.
+      which: int32[B, R], blocks.
 
     Returns:
       float32[B, R, S]; and bool[B, R, S], whether the slot has an entry of the user's archetype.
     """
-    mask = sketch.mask.reshape(-1, sketch.block)[which]
+    mask = blocks.mask.reshape(-1, blocks.size)[which]
     own = jnp.right_shift(mask, query.archetype.astype(jnp.uint32)[:, None, None]) & 1
-    coarse = jnp.take_along_axis(query.coarse, sketch.coarse[which], axis=1)[:, :, None]
+    coarse = jnp.take_along_axis(query.coarse, blocks.coarse[which], axis=1)[:, :, None]
     coarse = jnp.broadcast_to(coarse, mask.shape)
-    return score_slots(query.fine, coarse, sketch.fine[which], sketch.bias[which]), own == 1
+    return score_slots(query.fine, coarse, blocks.fine[which], blocks.bias[which]), own == 1
 
 
-def items_of(sketch: Sketch, which: jax.Array) -> ItemsAt:
-    """Positions in the slots of each user's leaves int32[B, R], end to end, to items."""
+def items_of(blocks: Blocks, which: jax.Array) -> ItemsAt:
+    """Positions in the slots of each user's blocks int32[B, R], end to end, to items."""
 
     def at(position: jax.Array) -> jax.Array:
-        leaf = jnp.take_along_axis(which, position // sketch.block, axis=1)
-        return sketch.item[leaf, position % sketch.block]
+        block = jnp.take_along_axis(which, position // blocks.size, axis=1)
+        return blocks.item[block, position % blocks.size]
 
     return at

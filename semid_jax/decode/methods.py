@@ -10,7 +10,7 @@ from semid_jax.decode.leaves import retrieve_leaves
 from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import Sketch
+from semid_jax.decode.sketch import Bounds, Leaves, Sketch
 
 
 def retrieve(
@@ -28,9 +28,9 @@ def retrieve(
     """
     if method == "inverted":
         return retrieve_inverted(index, query, probes=config.probes, k=k)
-    if method == "leaves" and sketch is not None:
+    if method == "leaves" and isinstance(sketch, Leaves):
         return retrieve_leaves(index, sketch, query, leaves=config.leaves, k=k)
-    if method == "pruned" and sketch is not None:
+    if method == "pruned" and isinstance(sketch, Bounds):
         return retrieve_pruned(index, sketch, query, k=k)
     if method == "exact":
         return retrieve_exact(index, query, k=k, chunk=config.chunk)

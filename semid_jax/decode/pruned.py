@@ -16,10 +16,10 @@ import jax.numpy as jnp
 
 from semid_jax.decode.exact import check_query, retrieve_exact
 from semid_jax.decode.index import Index
-from semid_jax.decode.leaves import items_of, score_leaves
+from semid_jax.decode.leaves import items_of, score_blocks
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query
-from semid_jax.decode.sketch import NEVER, ROUNDING, Sketch
+from semid_jax.decode.sketch import NEVER, ROUNDING, Blocks, Bounds
 from semid_jax.decode.topk import top_k_ties
 from semid_jax.turns import in_turns
 
@@ -34,7 +34,7 @@ FEW = 16  # blocks that are scored first, to know about how good the k-th best i
 @functools.partial(jax.jit, static_argnames=("k", "chunk", "blocks", "users"))
 def retrieve_pruned(
     index: Index,
-    sketch: Sketch,
+    sketch: Bounds,
     query: Query,
     k: int,
     chunk: int = 8192,
@@ -62,14 +62,14 @@ def retrieve_pruned(
         return retrieve_exact(index, query, k)
     bound = block_bounds(sketch, query, chunk, index.n_archetypes > 1)
     blocks = min(blocks, bound.shape[1])
-    search = functools.partial(_descend, sketch, k=k, blocks=blocks)
+    search = functools.partial(_descend, sketch.blocks, k=k, blocks=blocks)
     nothing = (
         jnp.zeros((B, k), jnp.int32),
         jnp.full((B, k), -jnp.inf, jnp.float32),
         jnp.zeros(B, jnp.int32),
     )
-    few = min(FEW + -(-2 * k // sketch.block), blocks)
-    first, left = _score_best(sketch, query, nothing, bound, k, few)
+    few = min(FEW + -(-2 * k // sketch.blocks.size), blocks)
+    first, left = _score_best(sketch.blocks, query, nothing, bound, k, few)
     share = jnp.mean((left >= first[1][:, -1:]) & (left > NEVER / 2))
 
     def prune() -> Retrieved:
@@ -79,7 +79,7 @@ def retrieve_pruned(
     return jax.lax.cond(share > PAYS, lambda: retrieve_exact(index, query, k), prune)
 
 
-def block_bounds(sketch: Sketch, query: Query, chunk: int, masked: bool = True) -> jax.Array:
+def block_bounds(sketch: Bounds, query: Query, chunk: int, masked: bool = True) -> jax.Array:
     """The largest bound of each block.
 
     Args:
@@ -91,7 +91,7 @@ def block_bounds(sketch: Sketch, query: Query, chunk: int, masked: bool = True) 
     Returns:
       float32[B, b]: no entry of a user's archetype in the block has a larger S1.
     """
-    r, n = sketch.rank, sketch.vector.shape[1]
+    r, n, S = sketch.vector.shape[0] - 1, sketch.vector.shape[1], sketch.blocks.size
     vector = query.vector
     chex.assert_shape(vector, (None, sketch.mean.shape[0]))
     turned = jnp.dot(vector, sketch.transform, precision=PRECISION)
@@ -104,7 +104,7 @@ def block_bounds(sketch: Sketch, query: Query, chunk: int, masked: bool = True) 
     terms += jnp.sum(jnp.max(jnp.abs(query.fine), axis=2), axis=1, keepdims=True)
     base = middle + ROUNDING * terms
     bit = query.archetype.astype(jnp.uint32)[:, None]
-    size = min(max(chunk // sketch.block, 1) * sketch.block, n)
+    size = min(max(chunk // S, 1) * S, n)
 
     def largest(begin: jax.Array) -> jax.Array:
         def part(a: jax.Array) -> jax.Array:
@@ -112,17 +112,17 @@ def block_bounds(sketch: Sketch, query: Query, chunk: int, masked: bool = True) 
 
         made = jnp.dot(short, part(sketch.vector), precision=PRECISION)
         if masked:
-            own = (jnp.right_shift(part(sketch.mask), bit) & 1) == 1
+            own = (jnp.right_shift(part(sketch.blocks.mask), bit) & 1) == 1
             made = jnp.where(own, made, NEVER)
-        return jnp.max(made.reshape(len(made), -1, sketch.block), axis=2)
+        return jnp.max(made.reshape(len(made), -1, S), axis=2)
 
     starts = jnp.minimum(jnp.arange(0, n, size), n - size)
     made = jax.lax.map(largest, starts)  # [chunks, B, blocks of a chunk]
     whole = jnp.moveaxis(made, 0, 1).reshape(len(short), -1)
     tail = n % size  # the last chunk was moved back to be full
     if tail:
-        kept = whole.shape[1] - size // sketch.block
-        rest = whole[:, kept + (size - tail) // sketch.block :]
+        kept = whole.shape[1] - size // S
+        rest = whole[:, kept + (size - tail) // S :]
         whole = jnp.concatenate([whole[:, :kept], rest], axis=1)
     return base + whole
 
@@ -132,7 +132,7 @@ Best = tuple[jax.Array, jax.Array, jax.Array]
 
 
 def _score_best(
-    sketch: Sketch,
+    entries: Blocks,
     query: Query,
     best: Best,
     left: jax.Array,
@@ -143,10 +143,10 @@ def _score_best(
     items, scores, scored = best
     B = len(left)
     bound, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
-    made, own = score_leaves(sketch, query, which)
+    made, own = score_blocks(entries, query, which)
     wanted = (bound >= scores[:, -1:])[:, :, None] & own
     made = jnp.where(wanted, made, -jnp.inf).reshape(B, -1)
-    here = top_k_ties(made, items_of(sketch, which), k)
+    here = top_k_ties(made, items_of(entries, which), k)
     items, scores = top_k_ties(
         jnp.concatenate([scores, here[1]], axis=1),
         jnp.concatenate([items, here[0]], axis=1),
@@ -157,7 +157,7 @@ def _score_best(
 
 
 def _descend(
-    sketch: Sketch,
+    entries: Blocks,
     query: Query,
     best: Best,
     left: jax.Array,
@@ -172,7 +172,7 @@ def _descend(
         return jnp.any((largest >= scores[:, -1]) & (largest > NEVER / 2))
 
     def step(carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
-        return _score_best(sketch, query, *carry, k=k, blocks=blocks)
+        return _score_best(entries, query, *carry, k=k, blocks=blocks)
 
     found: Best = jax.lax.while_loop(unfinished, step, (best, left))[0]
     return found

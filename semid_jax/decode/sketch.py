@@ -19,6 +19,7 @@ coordinates, with how far its scores lie apart, how good its best entry may well
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,67 +29,158 @@ from flax import struct
 from semid_jax.decode.index import Index
 from semid_jax.decode.leaf_order import leaf_order
 from semid_jax.decode.score import PRECISION, item_vectors
+from semid_jax.types import InputError
 
 ROWS = 16384  # entries whose whole vectors are made at once
 CUTS = 32  # directions that leaves are cut in, at most
 RIDGE = 1e-4  # of the queries' mean square, so that every direction has some
 ABOVE = 2.0  # standard deviations above a block's mean: where its best entry is expected
-BLOCKS = {"pruned": 32, "leaves": 16}  # entries of a block, by the search that reads it
 ROUNDING = 2e-6  # of a score's terms: float32 sums of less than a thousand of them, doubled
 NEVER = -1e30
 
 
+class Shape(NamedTuple):
+    """r, coordinates kept, at most F, and S, entries of a block."""
+
+    rank: int
+    block: int
+
+
+SHAPES = {"pruned": Shape(64, 32), "leaves": Shape(64, 16)}  # by the search that reads it
+
+
 @struct.dataclass
-class Sketch:
-    """Short vectors of the entries, in b blocks of S slots; a cell's last block may not be full.
+class Blocks:
+    """The entries in b blocks of S slots; a cell's last block may not be full.
 
     Attributes:
-      vector: float32[r + 1, b S], v_r and below it |v_rest|, entries on the last axis; slots
-        without an entry repeat one of their block.
       item: int32[b, S], the entries' items; 0 in slots without one.
       coarse: int32[b], the cell of a block.
-      fine: uint8[b, L, S], their Fine-IDs, digit by digit as in `blocks`.
+      fine: uint8[b, L, S], their Fine-IDs, digit by digit as in `score_slots`.
       bias: float32[b, S]; -inf in slots without an entry.
       mask: uint32[b S], bit a is set where archetype a has the entry; 0 in slots without one.
       any_mask: uint32[b], of a block: what any of its slots has.
-      leaf: float32[r + 1, b], mean v_r of a block, and below it how far above that its best entry
-        may well be: ABOVE deviations of its entries' scores, for users like those given.
-      mean: float32[F].
-      transform: float32[F, F], T^-1, of which the first r columns are the sketch's.
-      longest: float32[], the largest |T (v - mean)|.
-      block: S, entries of a block.
     """
 
-    vector: jax.Array
     item: jax.Array
     coarse: jax.Array
     fine: jax.Array
     bias: jax.Array
     mask: jax.Array
     any_mask: jax.Array
+
+    @property
+    def size(self) -> int:
+        """S."""
+        return self.item.shape[1]
+
+
+@struct.dataclass
+class Leaves:
+    """What `leaves` reads: how good the best entry of a block may well be.
+
+    Attributes:
+      blocks: of the index.
+      basis: float32[F, r], T^-1's first columns: the coordinates of a query.
+      leaf: float32[r + 1, b], mean v_r of a block, and below it how far above that its best entry
+        may well be: ABOVE deviations of its entries' scores, for users like those given.
+    """
+
+    blocks: Blocks
+    basis: jax.Array
     leaf: jax.Array
+
+
+@struct.dataclass
+class Bounds:
+    """What `pruned` reads: a short vector of every entry, and what is left of it.
+
+    Attributes:
+      blocks: of the index.
+      vector: float32[r + 1, b S], v_r and below it |v_rest|, entries on the last axis; slots
+        without an entry repeat one of their block.
+      mean: float32[F].
+      transform: float32[F, F], T^-1, of which the first r columns are those of `vector`.
+      longest: float32[], the largest |T (v - mean)|.
+    """
+
+    blocks: Blocks
+    vector: jax.Array
     mean: jax.Array
     transform: jax.Array
     longest: jax.Array
-    block: int = struct.field(pytree_node=False)
-
-    @property
-    def rank(self) -> int:
-        """r."""
-        return self.vector.shape[0] - 1
 
 
-def build_sketch(
-    index: Index, queries: np.ndarray, rank: int = 64, block: int = BLOCKS["pruned"]
-) -> Sketch:
-    """Fits the coordinates and puts the entries in blocks.
+Sketch = Leaves | Bounds
+_KINDS: dict[str, type[Leaves | Bounds]] = {"pruned": Bounds, "leaves": Leaves}
+
+
+class _Short(NamedTuple):
+    """All entries in few coordinates: float64[F], float64[F, F], float32[n, r + 1], float32[]."""
+
+    mean: np.ndarray
+    transform: np.ndarray
+    vector: np.ndarray
+    longest: np.ndarray
+
+
+def build_leaves(index: Index, queries: np.ndarray, shape: Shape = SHAPES["leaves"]) -> Leaves:
+    """Fits the coordinates, puts the entries in blocks and describes each.
 
     Args:
       index: the catalogue.
       queries: float32[S, F], vectors of some users, as those to be searched for.
-      rank: r, at most F.
-      block: entries of a block.
+      shape: coordinates and entries of a block.
     """
+    short = _shorten(index, queries, shape.rank)
+    order, real = _leaf_order(index, short, shape.block)
+    rank = short.vector.shape[1] - 1
+    basis = short.transform[:, :rank]
+    power = np.mean((queries @ basis) ** 2, axis=0)
+    leaf = _describe(short.vector[order, :rank], real, power)
+    return Leaves(_blocks(index, order, real), jnp.asarray(basis, jnp.float32), jnp.asarray(leaf))
+
+
+def build_bounds(index: Index, queries: np.ndarray, shape: Shape = SHAPES["pruned"]) -> Bounds:
+    """Fits the coordinates and puts the entries, with theirs, in blocks; see `build_leaves`."""
+    short = _shorten(index, queries, shape.rank)
+    order, real = _leaf_order(index, short, shape.block)
+    return Bounds(
+        blocks=_blocks(index, order, real),
+        vector=jnp.asarray(np.ascontiguousarray(short.vector[order.reshape(-1)].T)),
+        mean=jnp.asarray(short.mean, jnp.float32),
+        transform=jnp.asarray(short.transform, jnp.float32),
+        longest=jnp.asarray(short.longest, jnp.float32),
+    )
+
+
+def build_sketch(method: str, index: Index, queries: np.ndarray) -> Sketch:
+    """What `leaves` or `pruned` reads, by its name; see `build_leaves`."""
+    return build_leaves(index, queries) if method == "leaves" else build_bounds(index, queries)
+
+
+def sketch_arrays(sketch: Sketch) -> dict[str, np.ndarray]:
+    """The sketch as named arrays, for an artefact; `sketch_from_arrays` is its inverse."""
+    fields = {**vars(sketch.blocks), **vars(sketch)}
+    return {name: np.asarray(value) for name, value in fields.items() if name != "blocks"}
+
+
+def sketch_from_arrays(method: str, arrays: Mapping[str, np.ndarray]) -> Sketch:
+    """What a search reads, from the arrays of `sketch_arrays`.
+
+    Raises:
+      InputError: they are of another search, or of another version of it.
+    """
+    kind, of_blocks = _KINDS[method], Blocks.__dataclass_fields__.keys()
+    if arrays.keys() != (of_blocks | kind.__dataclass_fields__.keys()) - {"blocks"}:
+        raise InputError(f"index/{method}: made by another version; run the command again")
+    made = {name: jnp.asarray(value) for name, value in arrays.items()}
+    blocks = Blocks(**{name: made.pop(name) for name in of_blocks})
+    return kind(blocks=blocks, **made)
+
+
+def _shorten(index: Index, queries: np.ndarray, rank: int) -> _Short:
+    """The coordinates, and all entries in the first of them."""
     n, rank = index.n_entries, min(rank, queries.shape[1])
     mean, covariance = _moments(index)
     to_query, to_entry = _coordinates(np.asarray(queries, np.float64), covariance)
@@ -103,46 +195,36 @@ def build_sketch(
         short[rows, :rank] = made[:, :rank]
         short[rows, rank] = np.linalg.norm(made[:, rank:].astype(np.float64), axis=1)
         whole[rows] = np.linalg.norm(made.astype(np.float64), axis=1)
-    cell = np.asarray(index.entry_coarse)
-    order, real = leaf_order(short[:, : min(rank, CUTS)], cell, block)
+    return _Short(mean, to_query, short, whole.max())
+
+
+def _leaf_order(index: Index, short: _Short, block: int) -> tuple[np.ndarray, np.ndarray]:
+    """int[b, S], which entry lies in a slot, and bool[b, S], whether one does."""
+    cuts = min(short.vector.shape[1] - 1, CUTS)
+    return leaf_order(short.vector[:, :cuts], np.asarray(index.entry_coarse), block)
+
+
+def _blocks(index: Index, order: np.ndarray, real: np.ndarray) -> Blocks:
+    """The entries of the index in this order."""
 
     def in_order(a: jax.Array, blank: float = 0) -> np.ndarray:
         made = np.asarray(a)[order]
         return np.where(real, made, made.dtype.type(blank))
 
-    vector = short[order]
-    power = np.mean((queries @ to_query[:, :rank]) ** 2, axis=0)
     fine = np.asarray(index.entry_fine)[order].transpose(0, 2, 1)
     mask = in_order(index.entry_mask)
-    return Sketch(
-        vector=jnp.asarray(np.ascontiguousarray(vector.reshape(-1, rank + 1).T)),
+    return Blocks(
         item=jnp.asarray(in_order(index.entry_item)),
-        coarse=jnp.asarray(cell[order[:, 0]]),
+        coarse=jnp.asarray(np.asarray(index.entry_coarse)[order[:, 0]]),
         fine=jnp.asarray(np.ascontiguousarray(fine)),
         bias=jnp.asarray(in_order(index.entry_bias, -np.inf)),
         mask=jnp.asarray(mask.reshape(-1)),
         any_mask=jnp.asarray(np.bitwise_or.reduce(mask, axis=1)),
-        leaf=jnp.asarray(_describe(vector[..., :rank], real, power)),
-        mean=jnp.asarray(mean, jnp.float32),
-        transform=jnp.asarray(to_query, jnp.float32),
-        longest=jnp.asarray(whole.max(), jnp.float32),
-        block=block,
     )
 
 
-def sketch_arrays(sketch: Sketch) -> dict[str, np.ndarray]:
-    """The sketch as named arrays, for an artefact; `sketch_from_arrays` is its inverse."""
-    names = (name for name in sketch.__dataclass_fields__ if name != "block")
-    return {name: np.asarray(getattr(sketch, name)) for name in names}
-
-
-def sketch_from_arrays(arrays: Mapping[str, np.ndarray], block: int) -> Sketch:
-    """The sketch of blocks of so many entries from the arrays of `sketch_arrays`."""
-    return Sketch(**{name: jnp.asarray(x) for name, x in arrays.items()}, block=block)
-
-
 def _describe(vector: np.ndarray, real: np.ndarray, power: np.ndarray) -> np.ndarray:
-    """What `Sketch.leaf` says of the real slots of blocks.
+    """What `Leaves.leaf` says of the real slots of blocks.
 
     Args:
       vector: float32[b, S, r].

@@ -24,7 +24,14 @@ from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index, index_arrays, index_from_arrays
 from semid_jax.decode.leaves import leaf_places
 from semid_jax.decode.score import Tables
-from semid_jax.decode.sketch import BLOCKS, Sketch, build_sketch, sketch_arrays, sketch_from_arrays
+from semid_jax.decode.sketch import (
+    SHAPES,
+    Leaves,
+    Sketch,
+    build_sketch,
+    sketch_arrays,
+    sketch_from_arrays,
+)
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries, with_model
 from semid_jax.eval.probing import (
     choose_probes,
@@ -138,18 +145,18 @@ def sketch_stage(config: ConfigDict, workdir: Path, trained: Trained) -> dict[st
     """What `leaves` and `pruned` read of the index, by name, where they are among the methods."""
     made: dict[str, Sketch] = {}
     index = trained.index
-    for name, block in BLOCKS.items():
+    for name, shape in SHAPES.items():
         if name not in config.decode.methods:
             continue
         directory = workdir / "index" / name
         inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
-        settings = {"block": block, "users": SOME}
+        settings = {**shape._asdict(), "users": SOME}
         if not artifacts.matches(directory, "sketch", inputs, settings):
             started = time.perf_counter()
             vectors = some_vectors(_some_queries(config, trained))
-            arrays = sketch_arrays(build_sketch(index, vectors, block=block))
+            arrays = sketch_arrays(build_sketch(name, index, vectors))
             artifacts.write(directory, "sketch", arrays, inputs, settings, since(started))
-        made[name] = sketch_from_arrays(artifacts.read(directory, "sketch")[0], block)
+        made[name] = sketch_from_arrays(name, artifacts.read(directory, "sketch")[0])
     return made
 
 
@@ -161,7 +168,7 @@ def leaves_stage(
     sketch: Sketch | None,
 ) -> DecodeConfig:
     """The settings of the search, how many leaves are read chosen on validation if not given."""
-    if decode.leaves or sketch is None:
+    if decode.leaves or not isinstance(sketch, Leaves):
         return decode
     directory = workdir / "leaves"
     inputs = {"sketch": artifacts.content_hash(workdir / "index" / "leaves")}
@@ -174,14 +181,14 @@ def leaves_stage(
             exact = rescoring(exact, dense, decode.k)
         best = run_search(queries, exact, "search exact").items
         places = item_places(queries, best, functools.partial(leaf_places, trained.index, sketch))
-        chosen, missed = probes_for_recall(places, len(sketch.item), decode.recall)
+        chosen, missed = probes_for_recall(places, len(sketch.blocks.item), decode.recall)
         extra = {"leaves": chosen, "missed": missed._asdict(), **since(started)}
         artifacts.write(directory, "leaves", {}, inputs, config.decode.to_dict(), extra)
     notes = artifacts.read_extra(directory)
     held = 100 - 100 * notes["missed"]["mean"]
     print(
-        f"leaves: {notes['leaves']} of {len(sketch.item)} leaves hold {held:.1f} % of the exact "
-        f"lists on validation (asked {100 * decode.recall:g} %)"
+        f"leaves: {notes['leaves']} of {len(sketch.blocks.item)} leaves hold {held:.1f} % of the "
+        f"exact lists on validation (asked {100 * decode.recall:g} %)"
     )
     return dataclasses.replace(decode, leaves=notes["leaves"])
 
