@@ -46,7 +46,7 @@ class Shape(NamedTuple):
     block: int
 
 
-SHAPES = {"pruned": Shape(64, 32), "leaves": Shape(64, 16)}  # by the search that reads it
+SHAPES = {"pruned": Shape(64, 32), "leaves": Shape(32, 32)}  # by the search that reads it
 
 
 @struct.dataclass
