@@ -161,8 +161,8 @@ def test_a_glance_has_a_column_per_data_set_and_a_row_per_decoder(tmp_path):
         {"decoder": "exact", "batch": 256, "p50_ms": 900.0, "ratio": 1.0, "recall@10": 1.0},
     ]
     assert markdown_table(*glance.speed({"rows": timed})).splitlines()[2:] == [
-        "| exact | 8.00 | 1.0 | 900.00 | 1.0 | 1.000 |",
-        "| leaves | 0.50 | 16.0 | - | - | 0.990 |",
+        "| exact | 8.00 | 1.00 | 900.00 | 1.00 | 1.000 |",
+        "| leaves | 0.50 | 16.00 | - | - | 0.990 |",
     ]
 
 

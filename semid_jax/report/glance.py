@@ -52,7 +52,7 @@ def speed(benchmark: Mapping[str, Any]) -> Table:
         users = "one user" if batch == 1 else f"{batch} users"
         columns += [
             Column(f"p50_ms {batch}", f"{users}, ms", digits=2),
-            Column(f"ratio {batch}", "faster than exact", digits=1),
+            Column(f"ratio {batch}", "faster than exact", digits=2),
             Column(f"slower {batch}", "slower than the fastest trunk + search", digits=1),
         ]
     columns.append(Column("recall@10", "Recall@10 of exact", digits=3))
