@@ -2,9 +2,9 @@
 
 The best entry of a leaf lies some standard deviations above its mean, and the mean of scores is the
 score of the mean vector, so all leaves are judged by one product of matrices, 32 times smaller than
-that with all items and in a twentieth of the coordinates. It is a guess, so items may be missed; how
-many is measured, as for `inverted`. A cell of a thousand items holds good and bad ones, a leaf of a
-few hardly does, so one per cent of the items is enough.
+that with all items and in a twentieth of the coordinates. It is a guess, so items may be missed;
+how many is measured, as for `inverted`. A cell of a thousand items holds good and bad ones, a leaf
+of a few hardly does, so one per cent of the items is enough.
 """
 
 from __future__ import annotations
