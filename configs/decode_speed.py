@@ -41,7 +41,8 @@ MILLION: Preset = {
         "evaluate_users": 2000,
         "evaluate_every": 3,
     },
-    "decode": {"k": 10},
+    # A family has some 80 items: a leaf of 32 halves the leaves to judge (BUILD_NOTES.md).
+    "decode": {"k": 10, "leaf_items": 32},
     # Of a million items 339 share three codes of 256 values, and a fourth tells only 256 apart.
     "benchmark": {"lengths": (5, 0)},
 }
@@ -65,6 +66,7 @@ PRESETS: dict[str, Preset] = {
         # Fewer lengths to compile and fewer items to a step: half of the time was spent on them.
         "train": {**MILLION["train"], "epochs": 2, "evaluate_every": 2, "buckets": (8, 20)},
         "loss": {**MILLION["loss"], "candidates": 4096},
+        "decode": {"k": 10},
         "benchmark": {
             "users": 1024,
             "seconds": 1.0,

@@ -88,7 +88,7 @@ def test_a_leaf_is_judged_by_its_mean_and_deviation():
 @pytest.mark.parametrize("method", SHAPES)
 def test_what_a_search_reads_is_an_artefact(method):
     world = World("random")
-    sketch = build_sketch(method, world.index, np.asarray(world.query.vector))
+    sketch = build_sketch(method, world.index, np.asarray(world.query.vector), Shape(4, 8))
     arrays = sketch_arrays(sketch)
     jax.tree.map(np.testing.assert_array_equal, sketch_from_arrays(method, arrays), sketch)
     other = {"leaves": "pruned", "pruned": "leaves"}[method]

@@ -94,7 +94,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     served = serve(config, workdir, raw, features, settings.users, settings.recall)
     rates = measure(min(settings.seconds, 1.0))
     k = config.decode.k
-    decoders = make_decoders(methods, served, k, workdir / "index" / "scann")
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    decoders = make_decoders(methods, served, decode, workdir / "index" / "scann")
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
     more = "" if held is None else f", {held:,.0f} MiB more at the peak"
     print(f"decode_speed: from z to cells, codes and lists in {built:.1f} s{more}")

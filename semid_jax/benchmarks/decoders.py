@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from semid_jax.benchmarks.machine import Work
 from semid_jax.benchmarks.served import Served
-from semid_jax.decode.config import GraphConfig
+from semid_jax.decode.config import DecodeConfig, GraphConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
@@ -26,7 +26,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import Bounds, Leaves, build_bounds, build_leaves
+from semid_jax.decode.sketch import SHAPES, Bounds, Leaves, build_bounds, build_leaves
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
@@ -92,7 +92,9 @@ class Decoder:
         return dataclasses.replace(self, size=size, run=run)
 
 
-def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Path) -> list[Decoder]:
+def make_decoders(
+    methods: Sequence[str], served: Served, decode: DecodeConfig, directory: Path
+) -> list[Decoder]:
     """The decoders that are asked for.
 
     Args:
@@ -100,9 +102,10 @@ def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Pat
         `rpg_graph` where there are more than GRAPH_ITEMS items or several archetypes.
       served: the index; P of `inverted` and `scann`; the users that `pruned` and `leaves` are
         fitted to and by whom the number of leaves is chosen.
-      k: items returned.
+      decode: items returned, and items of a leaf.
       directory: for ScaNN's files.
     """
+    k, shape = decode.k, SHAPES["leaves"]._replace(block=decode.leaf_items)
     index, probes, vectors = served.index, served.probes, served.vectors
     digits, width = index.entry_fine.shape[1], index.tables.coarse.shape[1]
     width += digits * index.tables.fine.shape[2] + 1
@@ -139,7 +142,7 @@ def make_decoders(methods: Sequence[str], served: Served, k: int, directory: Pat
             decoder = Decoder(name, run, (index,), lists, reads="probes", parts=index.n_cells)
             made.append(decoder.resized(probes))
         elif name == "leaves":
-            leaves = build_leaves(index, vectors)
+            leaves = build_leaves(index, vectors, shape)
             built = time.perf_counter() - started
 
             def guesses(users: int, scored: float, leaves: Leaves = leaves) -> Work:

@@ -28,6 +28,7 @@ class DecodeConfig:
       methods: searches that the evaluation runs side by side, the first one being of record:
         of METHODS; `pruned` is exact as well.
       probes: P, cells probed per user by `inverted` and `scann`; 0 for as few as `loss` allows.
+      leaf_items: S, items of a leaf; more where more items are alike than that, see BUILD_NOTES.
       leaves: that `leaves` reads for a user; 0 for as few as hold `recall` of the exact lists.
       recall: share of the exact lists on validation, by the lower end of its interval of 95 %.
       loss: share of the exact search's NDCG@10 that may be lost on validation, where P is chosen,
@@ -39,6 +40,7 @@ class DecodeConfig:
 
     methods: tuple[str, ...] = ("inverted", "scann", "exact")
     probes: int = 0
+    leaf_items: int = 16
     leaves: int = 0
     recall: float = 0.99
     loss: float = 0.005
@@ -50,8 +52,10 @@ class DecodeConfig:
         """Checks what a reader can get wrong.
 
         Raises:
-          InputError: an unknown search.
+          InputError: an unknown search, or a leaf of nothing.
         """
+        if self.leaf_items < 1:
+            raise InputError(f"decode.leaf_items={self.leaf_items}: a leaf has one item or more")
         for method in self.methods:
             if method not in METHODS:
                 known = ", ".join(METHODS)

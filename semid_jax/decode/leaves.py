@@ -1,7 +1,7 @@
 """`leaves`: every leaf of every cell is judged, and the items of the best are scored.
 
 The best entry of a leaf lies some standard deviations above its mean, and the mean of scores is the
-score of the mean vector, so all leaves are judged by one product of matrices, 32 times smaller than
+score of the mean vector, so all leaves are judged by one product of matrices, 16 times smaller than
 that with all items and in a twentieth of the coordinates. It is a guess, so items may be missed;
 how many is measured, as for `inverted`. A cell of a thousand items holds good and bad ones, a leaf
 of a few hardly does, so one per cent of the items is enough.

@@ -46,7 +46,7 @@ class Shape(NamedTuple):
     block: int
 
 
-SHAPES = {"pruned": Shape(64, 32), "leaves": Shape(32, 32)}  # by the search that reads it
+SHAPES = {"pruned": Shape(64, 32), "leaves": Shape(32, 16)}  # by the search that reads it
 
 
 @struct.dataclass
@@ -154,9 +154,10 @@ def build_bounds(index: Index, queries: np.ndarray, shape: Shape = SHAPES["prune
     )
 
 
-def build_sketch(method: str, index: Index, queries: np.ndarray) -> Sketch:
+def build_sketch(method: str, index: Index, queries: np.ndarray, shape: Shape) -> Sketch:
     """What `leaves` or `pruned` reads, by its name; see `build_leaves`."""
-    return build_leaves(index, queries) if method == "leaves" else build_bounds(index, queries)
+    build = build_leaves if method == "leaves" else build_bounds
+    return build(index, queries, shape)
 
 
 def sketch_arrays(sketch: Sketch) -> dict[str, np.ndarray]:

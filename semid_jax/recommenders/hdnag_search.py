@@ -148,13 +148,15 @@ def sketch_stage(config: ConfigDict, workdir: Path, trained: Trained) -> dict[st
     for name, shape in SHAPES.items():
         if name not in config.decode.methods:
             continue
+        if name == "leaves":
+            shape = shape._replace(block=config.decode.leaf_items)
         directory = workdir / "index" / name
         inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
         settings = {**shape._asdict(), "users": SOME}
         if not artifacts.matches(directory, "sketch", inputs, settings):
             started = time.perf_counter()
             vectors = some_vectors(_some_queries(config, trained))
-            arrays = sketch_arrays(build_sketch(name, index, vectors))
+            arrays = sketch_arrays(build_sketch(name, index, vectors, shape))
             artifacts.write(directory, "sketch", arrays, inputs, settings, since(started))
         made[name] = sketch_from_arrays(name, artifacts.read(directory, "sketch")[0])
     return made
