@@ -24,7 +24,7 @@ from semid_jax.decode.methods import retrieve
 from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import make_query
-from semid_jax.decode.sketch import SHAPES, Sketch, sketch_from_arrays
+from semid_jax.decode.sketch import KINDS, Sketch, sketch_from_arrays
 from semid_jax.decode.topk import top_k_ties
 from semid_jax.eval.model import Model, dense_items, dense_query, user_vectors
 from semid_jax.models.stream import preferences
@@ -168,7 +168,7 @@ def _decode(workdir: Path, settings: dict, method: str) -> DecodeConfig:
 
 def _sketch(workdir: Path, method: str) -> Sketch | None:
     """What a search reads beside the index."""
-    if method not in SHAPES:
+    if method not in KINDS:
         return None
     arrays, manifest = artifacts.read(workdir / "index" / method, "sketch")
     if manifest["inputs"]["index"] != artifacts.content_hash(workdir / "index" / "lists"):

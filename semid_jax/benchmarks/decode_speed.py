@@ -93,8 +93,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
     served = serve(config, workdir, raw, features, settings.users, settings.recall)
     rates = measure(min(settings.seconds, 1.0))
-    k = config.decode.k
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    k = decode.k
     decoders = make_decoders(methods, served, decode, workdir / "index" / "scann")
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
     more = "" if held is None else f", {held:,.0f} MiB more at the peak"

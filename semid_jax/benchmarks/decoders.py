@@ -26,7 +26,7 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import SHAPES, Bounds, Leaves, build_bounds, build_leaves
+from semid_jax.decode.sketch import Bounds, Leaves, build_bounds, build_leaves, shape_of
 from semid_jax.types import InputError
 
 NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
@@ -105,8 +105,7 @@ def make_decoders(
       decode: items returned, and items of a leaf.
       directory: for ScaNN's files.
     """
-    k, shape = decode.k, SHAPES["leaves"]._replace(block=decode.leaf_items)
-    index, probes, vectors = served.index, served.probes, served.vectors
+    k, index, probes, vectors = decode.k, served.index, served.probes, served.vectors
     digits, width = index.entry_fine.shape[1], index.tables.coarse.shape[1]
     width += digits * index.tables.fine.shape[2] + 1
     entry = digits + NUMBERS
@@ -142,7 +141,7 @@ def make_decoders(
             decoder = Decoder(name, run, (index,), lists, reads="probes", parts=index.n_cells)
             made.append(decoder.resized(probes))
         elif name == "leaves":
-            leaves = build_leaves(index, vectors, shape)
+            leaves = build_leaves(index, vectors, shape_of(name, decode.leaf_items))
             built = time.perf_counter() - started
 
             def guesses(users: int, scored: float, leaves: Leaves = leaves) -> Work:
@@ -155,7 +154,7 @@ def make_decoders(
             place = functools.partial(leaf_places, index, leaves)
             made.append(decoder.resized(served.validation.fewest(place, parts, name)))
         elif name == "pruned":
-            sketch = build_bounds(index, vectors)
+            sketch = build_bounds(index, vectors, shape_of(name, decode.leaf_items))
             built = time.perf_counter() - started
 
             def bounds(users: int, scored: float, sketch: Bounds = sketch) -> Work:

@@ -15,7 +15,7 @@ from semid_jax.benchmarks.served import Served
 from semid_jax.benchmarks.timing import time_compiled, times
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.decode.sketch import Bounds, Leaves
+from semid_jax.decode.sketch import Sketch
 from semid_jax.eval.model import dense_items
 from semid_jax.serving import Server, recommend
 from semid_jax.train import streaming
@@ -47,7 +47,7 @@ def streamed_row(
 
 def make_server(served: Served, decoder: Decoder, k: int) -> Server:
     """The benchmark's model as a server, reading as much of the index as the decoder does."""
-    sketch = next((a for a in decoder.arrays if isinstance(a, Leaves | Bounds)), None)
+    sketch = next((a for a in decoder.arrays if isinstance(a, Sketch)), None)
     reads: dict[str, Any] = {decoder.reads: decoder.size}
     decode = dataclasses.replace(DecodeConfig((decoder.name,), k=k), **reads)
     return Server(

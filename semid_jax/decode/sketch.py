@@ -46,9 +46,6 @@ class Shape(NamedTuple):
     block: int
 
 
-SHAPES = {"pruned": Shape(64, 32), "leaves": Shape(32, 16)}  # by the search that reads it
-
-
 @struct.dataclass
 class Blocks:
     """The entries in b blocks of S slots; a cell's last block may not be full.
@@ -112,7 +109,7 @@ class Bounds:
 
 
 Sketch = Leaves | Bounds
-_KINDS: dict[str, type[Leaves | Bounds]] = {"pruned": Bounds, "leaves": Leaves}
+KINDS: dict[str, type[Leaves | Bounds]] = {"pruned": Bounds, "leaves": Leaves}  # by the search
 
 
 class _Short(NamedTuple):
@@ -124,7 +121,7 @@ class _Short(NamedTuple):
     longest: np.ndarray
 
 
-def build_leaves(index: Index, queries: np.ndarray, shape: Shape = SHAPES["leaves"]) -> Leaves:
+def build_leaves(index: Index, queries: np.ndarray, shape: Shape) -> Leaves:
     """Fits the coordinates, puts the entries in blocks and describes each.
 
     Args:
@@ -141,7 +138,7 @@ def build_leaves(index: Index, queries: np.ndarray, shape: Shape = SHAPES["leave
     return Leaves(_blocks(index, order, real), jnp.asarray(basis, jnp.float32), jnp.asarray(leaf))
 
 
-def build_bounds(index: Index, queries: np.ndarray, shape: Shape = SHAPES["pruned"]) -> Bounds:
+def build_bounds(index: Index, queries: np.ndarray, shape: Shape) -> Bounds:
     """Fits the coordinates and puts the entries, with theirs, in blocks; see `build_leaves`."""
     short = _shorten(index, queries, shape.rank)
     order, real = _leaf_order(index, short, shape.block)
@@ -152,6 +149,11 @@ def build_bounds(index: Index, queries: np.ndarray, shape: Shape = SHAPES["prune
         transform=jnp.asarray(short.transform, jnp.float32),
         longest=jnp.asarray(short.longest, jnp.float32),
     )
+
+
+def shape_of(method: str, leaf_items: int) -> Shape:
+    """What a search reads its entries in; for `leaves` `DecodeConfig.leaf_items` at once."""
+    return Shape(32, leaf_items) if method == "leaves" else Shape(64, 32)
 
 
 def build_sketch(method: str, index: Index, queries: np.ndarray, shape: Shape) -> Sketch:
@@ -172,7 +174,7 @@ def sketch_from_arrays(method: str, arrays: Mapping[str, np.ndarray]) -> Sketch:
     Raises:
       InputError: they are of another search, or of another version of it.
     """
-    kind, of_blocks = _KINDS[method], Blocks.__dataclass_fields__.keys()
+    kind, of_blocks = KINDS[method], Blocks.__dataclass_fields__.keys()
     if arrays.keys() != (of_blocks | kind.__dataclass_fields__.keys()) - {"blocks"}:
         raise InputError(f"index/{method}: made by another version; run the command again")
     made = {name: jnp.asarray(value) for name, value in arrays.items()}

@@ -25,10 +25,11 @@ from semid_jax.decode.index import Index, build_index, index_arrays, index_from_
 from semid_jax.decode.leaves import leaf_places
 from semid_jax.decode.score import Tables
 from semid_jax.decode.sketch import (
-    SHAPES,
+    KINDS,
     Leaves,
     Sketch,
     build_sketch,
+    shape_of,
     sketch_arrays,
     sketch_from_arrays,
 )
@@ -145,11 +146,10 @@ def sketch_stage(config: ConfigDict, workdir: Path, trained: Trained) -> dict[st
     """What `leaves` and `pruned` read of the index, by name, where they are among the methods."""
     made: dict[str, Sketch] = {}
     index = trained.index
-    for name, shape in SHAPES.items():
+    for name in KINDS:
         if name not in config.decode.methods:
             continue
-        if name == "leaves":
-            shape = shape._replace(block=config.decode.leaf_items)
+        shape = shape_of(name, config.decode.leaf_items)
         directory = workdir / "index" / name
         inputs = {"index": artifacts.content_hash(workdir / "index" / "lists")}
         settings = {**shape._asdict(), "users": SOME}
