@@ -3,10 +3,11 @@
     python -m semid_jax.launch --config=configs/decode_speed.py          # an hour on two cores
     python -m semid_jax.launch --config=configs/decode_speed.py:quick    # eight minutes
     python -m semid_jax.launch --config=configs/decode_speed.py:movielens
+    python -m semid_jax.launch --config=configs/decode_speed.py:beauty    # no item drawn
     python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
 
-Beauty, or MovieLens-1M, with new items drawn around the real ones (`semid_jax/data/expansion.py`);
-the generator is trained on the expanded histories first. The table goes to
+Beauty, or MovieLens-1M, with new items drawn around the real ones (`semid_jax/data/expansion.py`),
+or Beauty as it is; the generator is trained on these histories first. The table goes to
 WORKDIR/results/decode_speed.json; put it into results/decode_speed/<machine>.json to keep it.
 """
 
@@ -59,6 +60,17 @@ PRESETS: dict[str, Preset] = {
             "group": 32,
             "buckets": (20, 50, 100),
         },
+    },
+    # The real catalogue, trained as in configs/studies/tokenizers.py: accuracies mean something.
+    "beauty": {
+        **MILLION,
+        "data": {"name": "amazon_2014", "category": "Beauty"},
+        "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
+        "tokenizer": {"archetypes": 1, "batch_size": 128, "positions": 8, "steps": 2000},
+        "loss": {**MILLION["loss"], "candidates": 2048},
+        "train": {**MILLION["train"], "epochs": 8, "evaluate_users": 4000, "evaluate_every": 2},
+        "decode": {"k": 10},
+        "benchmark": {"users": 0, "lengths": (4, 0), "epochs": (12, 2)},
     },
     "quick": {
         **MILLION,

@@ -123,6 +123,7 @@ def test_readme_tables_average_seeds_and_know_when_they_are_stale(tmp_path, caps
             {
                 "machine": "laptop",
                 "revision": "abc",
+                "data": {"name": "amazon_2014", "category": "Beauty"},
                 "rows": [{"decoder": "exact", "n_items": 1000, "batch": 1, "p50_ms": 1.234}],
             }
         )
@@ -163,6 +164,22 @@ def test_a_glance_has_a_column_per_data_set_and_a_row_per_decoder(tmp_path):
     assert markdown_table(*glance.speed({"rows": timed})).splitlines()[2:] == [
         "| exact | 8.00 | 1.00 | 900.00 | 1.00 | 1.000 |",
         "| leaves | 0.50 | 16.00 | - | - | 0.990 |",
+    ]
+
+
+def test_a_faster_search_is_told_beside_the_trunk_that_comes_before_it():
+    def timed(items, exact, leaves, trunk, both, **others):
+        ms = {"exact": exact, "leaves": leaves, "trunk": trunk, "trunk + leaves": both, **others}
+        rows = [{"decoder": name, "batch": 256, "p50_ms": took} for name, took in ms.items()]
+        return {"data": {"name": "shop"}, "rows": [{**row, "n_items": items} for row in rows]}
+
+    few = timed(12, 10.0, 2.0, 20.0, 20.0)
+    many = timed(1200, 980.0, 20.0, 20.0, 40.0, **{"ar_static, 4": 600.0, "ar_static, 9": 900.0})
+    alone = {"data": {"name": "shop"}, "rows": few["rows"][:1]}
+    assert markdown_table(*glance.sizes([many, few, alone])).splitlines()[2:] == [
+        "| 12 items of shop | 256 | 20.00 | 10.00 | 2.00 | 5.0 | 1.5 | 20.00 | - | - |",
+        "| 1,200 items of shop | 256 | 20.00 | 980.00 | 20.00 | 49.0 | 25.0 | 40.00 | 600.00 "
+        "| 15.0 |",
     ]
 
 

@@ -1,4 +1,4 @@
-"""What the tables of record come to: accuracy by data set, and the times of a catalogue."""
+"""What the tables of record come to: accuracy by data set, times by decoder and by catalogue."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from semid_jax.report.experiments import experiment_table
-from semid_jax.report.records import Record
+from semid_jax.report.records import Record, dataset_of
 from semid_jax.report.tables import Column, shown_columns
 
 MAIN = "main"
@@ -58,3 +58,57 @@ def speed(benchmark: Mapping[str, Any]) -> Table:
     columns.append(Column("recall@10", "Recall@10 of exact", digits=3))
     columns.append(Column("items_scored", "items scored", digits=0))
     return list(rows.values()), shown_columns(columns, list(rows.values()))
+
+
+_SIZES = [
+    Column("catalogue"),
+    Column("users", digits=0),
+    Column("trunk", "trunk, ms", digits=2),
+    Column("exact", "exact, ms", digits=2),
+    Column("leaves", "leaves, ms", digits=2),
+    Column("of_search", "leaves faster than exact", digits=1),
+    Column("of_both", "with the trunk", digits=1),
+    Column("trunk + leaves", "trunk + leaves, ms", digits=2),
+    Column("autoregressive", "fewest codes one by one, ms", digits=2),
+    Column("of_codes", "slower than trunk + leaves", digits=1),
+]
+
+
+def sizes(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
+    """What a search and parallel codes gain, by catalogue, medians.
+
+    Args:
+      benchmarks: of `load_speed`.
+
+    Returns:
+      Rows, the smallest catalogue first, one per number of users; and columns. Where the trunk
+      takes longer than a search of everything, a faster search gains little.
+    """
+    rows = []
+    for benchmark in sorted(benchmarks, key=n_items):
+        timed = benchmark["rows"]
+        for batch in sorted({row["batch"] for row in timed}):
+            ms = {row["decoder"]: row["p50_ms"] for row in timed if row["batch"] == batch}
+            if not {"exact", "leaves", "trunk", "trunk + leaves"} <= ms.keys():
+                continue
+            own = {name: ms[name] for name in ("trunk", "exact", "leaves", "trunk + leaves")}
+            coded = [took for name, took in ms.items() if name.startswith("ar_")]
+            row = {"catalogue": catalogue(benchmark), "users": batch, **own}
+            row["of_search"] = ms["exact"] / ms["leaves"]
+            row["of_both"] = (ms["trunk"] + ms["exact"]) / ms["trunk + leaves"]
+            if coded:
+                row["autoregressive"] = min(coded)
+                row["of_codes"] = min(coded) / ms["trunk + leaves"]
+            rows.append(row)
+    return rows, shown_columns(_SIZES, rows)
+
+
+def catalogue(benchmark: Mapping[str, Any]) -> str:
+    """How many items, and of what: "12,101 items of amazon_2014/Beauty"."""
+    return f"{n_items(benchmark):,} items of {dataset_of(benchmark['data'])}"
+
+
+def n_items(benchmark: Mapping[str, Any]) -> int:
+    """Of the catalogue of one of `load_speed`."""
+    items: int = benchmark["rows"][0]["n_items"]
+    return items

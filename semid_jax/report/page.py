@@ -12,6 +12,7 @@ from typing import Any
 from semid_jax.disk import whole_file
 from semid_jax.report.metrics import flatten, read_metrics
 from semid_jax.report.page_style import STYLE
+from semid_jax.report.records import dataset_of
 from semid_jax.report.tables import Column, format_value, html_table, metric_columns, shown_columns
 from semid_jax.report.users import UserStory, read_users
 
@@ -352,8 +353,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _dataset(config: Mapping[str, Any]) -> str:
     resolved = config.get("config", config)
     data = resolved.get("data", {}) if isinstance(resolved, Mapping) else {}
-    name = str(data.get("name", "")) if isinstance(data, Mapping) else ""
-    return f"{name}/{data['category']}" if name and data.get("category") else name
+    return dataset_of(data) if isinstance(data, Mapping) and data.get("name") else ""
 
 
 def _title(config: Mapping[str, Any]) -> str:

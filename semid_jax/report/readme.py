@@ -135,8 +135,8 @@ def results_markdown(results: Path) -> str:
     for path in sorted((results / STUDIES).glob("*.json")):
         study = load_study(path)
         parts += _folded(f"Study: {study['name'].replace('_', ' ')}", _study(study))
-    for speed in benchmarks:
-        title = f"Decoding speed: {speed['rows'][0]['n_items']:,} items"
+    for speed in sorted(benchmarks, key=glance.n_items):
+        title = f"Decoding speed: {glance.catalogue(speed)}"
         columns = shown_columns(SPEED_COLUMNS, speed["rows"])
         parts += _folded(title, _measured(speed, speed["rows"], columns))
     for speed in updates:
@@ -156,9 +156,14 @@ def _glance(records: Sequence[Record], benchmarks: Sequence[Mapping[str, Any]]) 
         about = "Test NDCG@10, full catalogue, history not excluded, mean over seeds:"
         parts += [about, markdown_table(rows, columns)]
     if benchmarks:
-        largest = max(benchmarks, key=lambda made: made["rows"][0]["n_items"])
-        parts.append(f"Medians over calls, {largest['rows'][0]['n_items']:,} items:")
+        largest = max(benchmarks, key=glance.n_items)
+        parts.append(f"Medians over calls, {glance.catalogue(largest)}:")
         parts += _measured(largest, *glance.speed(largest))
+        parts += [
+            "What a faster search and parallel codes are worth, by catalogue:",
+            markdown_table(*glance.sizes(benchmarks)),
+            _machines(made["machine"] for made in benchmarks),
+        ]
     return parts
 
 

@@ -112,7 +112,7 @@ def record_of(workdir: Path, experiment: str, variant: str = "") -> Record:
         return Record(
             experiment=experiment,
             model="/".join(filter(None, (model, variant))),
-            dataset="/".join(filter(None, (data["name"], data["category"]))),
+            dataset=dataset_of(data),
             seed=int(run["seed"]),
             command=made["command"],
             revision=made["revision"],
@@ -124,6 +124,11 @@ def record_of(workdir: Path, experiment: str, variant: str = "") -> Record:
         )
     except (KeyError, TypeError) as error:
         raise InputError(f"{workdir}: no finished run, {error} is missing; run it again") from error
+
+
+def dataset_of(data: Mapping[str, Any]) -> str:
+    """What a data section of a configuration names, with its category: "amazon_2014/Beauty"."""
+    return "/".join(filter(None, (data["name"], data.get("category"))))
 
 
 def load_records(results: Path) -> list[Record]:
