@@ -114,7 +114,14 @@ PRESETS: dict[str, Preset] = {
             "evaluate_every": 3,
         },
     },
-    "folder": {"data": {"name": "folder"}, "loss": {"products": "auto"}},
+    # Amazon's, in what does not depend on the data.
+    "folder": {
+        "data": {"name": "folder"},
+        "tokenizer": {"archetypes": 1},
+        "model": {"dense": "free", "dropout": 0.5},
+        "loss": {"products": "auto"},
+        "train": {"epochs": 24, "lr": 3e-3, "weight_decay": 0.3, "evaluate_every": 2},
+    },
 }
 
 

@@ -41,6 +41,15 @@ EXPERIMENTS = {
     "road": "The default run",
     "gpu": "On an H200",
 }
+# What the names of an experiment's models mean.
+NAMES = {
+    "pmat": (
+        "movielens_1m: six epochs, T = 100. hdnag is PMAT with eight archetypes; static has one "
+        "(the main table's model, trained for less long), uniform equal weights for all users, "
+        "text and image one modality. synthetic: A = 1 is PMAT with one ID an item, the static "
+        "tokenizer is without belief as well."
+    ),
+}
 SPEED_COLUMNS = (
     Column("decoder"),
     Column("n_items", "items"),
@@ -52,7 +61,7 @@ SPEED_COLUMNS = (
     Column("recall@10", "Recall@10 of exact", digits=3),
     Column("ndcg@10", "NDCG@10"),
     Column("search_loss", "lost to exact", percent=True),
-    Column("items_scored", "items scored", digits=0),
+    Column("items_scored", "entries scored", digits=0),
     Column("bytes_touched", "bytes touched", digits=0),
     Column("floor_ms", "floor ms", digits=2),
     Column("over_floor", "x floor", digits=1),
@@ -153,14 +162,19 @@ def _glance(records: Sequence[Record], benchmarks: Sequence[Mapping[str, Any]]) 
     parts = []
     rows, columns = glance.accuracy(records)
     if rows:
-        about = "Test NDCG@10, full catalogue, history not excluded, mean over seeds:"
+        about = (
+            "Test NDCG@10, full catalogue, mean over seeds; the history not excluded and, beside "
+            "it, excluded from the ranking (S2 knows what a user had before, no baseline does):"
+        )
         parts += [about, markdown_table(rows, columns)]
     if benchmarks:
         largest = max(benchmarks, key=glance.n_items)
         parts.append(f"Medians over calls, {glance.catalogue(largest)}:")
         parts += _measured(largest, *glance.speed(largest))
         parts += [
-            "What a faster search and parallel codes are worth, by catalogue:",
+            "What a faster search and parallel codes are worth, by catalogue. The beam search is "
+            "the fastest of GPT2's, whose IDs are as short as tells the items apart: four codes, "
+            "five of a million items.",
             markdown_table(*glance.sizes(benchmarks)),
             _machines(made["machine"] for made in benchmarks),
         ]
@@ -170,7 +184,7 @@ def _glance(records: Sequence[Record], benchmarks: Sequence[Mapping[str, Any]]) 
 def _experiment(
     experiment: str, records: Sequence[Record], paired: Sequence[Mapping[str, Any]]
 ) -> list[str]:
-    parts = []
+    parts = [NAMES[experiment]] if experiment in NAMES else []
     for dataset in sorted({record.dataset for record in records}):
         chosen = [record for record in records if record.dataset == dataset]
         parts.append(f"**{dataset}**, test items, full catalogue, history not excluded:")
