@@ -160,10 +160,14 @@ def _check(workdir: Path, method: str, ready: list[str]) -> None:
 def _decode(workdir: Path, settings: dict, method: str) -> DecodeConfig:
     """The searches of a run; how much this one reads as validation has chosen, where asked."""
     decode = DecodeConfig(**{**settings, "methods": tuple(settings["methods"])})
-    name = {"inverted": "probes", "leaves": "leaves"}.get(method, "")
+    chosen = {"inverted": ("probes", "lists"), "leaves": ("leaves", "leaves")}
+    name, read = chosen.get(method, ("", ""))
     if not name or settings[name]:
         return decode
-    return dataclasses.replace(decode, **{name: artifacts.read_extra(workdir / name)[name]})
+    manifest = artifacts.check(workdir / name, name)
+    if artifacts.content_hash(workdir / "index" / read) not in manifest["inputs"].values():
+        raise InputError(f"{workdir}/{name}: of another index; run the command again")
+    return dataclasses.replace(decode, **{name: manifest["extra"][name]})
 
 
 def _sketch(workdir: Path, method: str) -> Sketch | None:

@@ -86,8 +86,10 @@ def autoregressive_rows(
         for batch in settings.batches:
             timing, compiled = time_generator(known, trie, codes, test, batch, beam, k, settings)
             sizes = generator.model.config
-            positions = batch * (width * length + beam * (length - 1))
-            work = trunk_work(positions, sizes.width, sizes.layers)
+            # Of a history the last block leaves keys and values only.
+            read, written = batch * width * length, batch * beam * (length - 1)
+            work = trunk_work(read, sizes.width, sizes.layers - 1 + 1 / 6)
+            work += trunk_work(written, sizes.width, sizes.layers)
             rows.append(
                 {
                     "decoder": f"{name}, {length} codes, beam {beam}",
@@ -138,8 +140,7 @@ def time_generator(
 ) -> tuple[Timing, dict[str, float]]:
     """Times reading histories and generating, see `time_compiled`."""
     model, params = known
-    rows = np.resize(np.linspace(0, len(side) - 1, batch, dtype=int), batch)
-    history = jnp.asarray(side.history[rows])
+    history = jnp.asarray(side.history[np.linspace(0, len(side) - 1, batch, dtype=int)])
 
     def answer(params: Any, trie: Trie, codes: jax.Array, history: jax.Array) -> Any:
         return generate(model, params, trie, codes, history, beam, k)

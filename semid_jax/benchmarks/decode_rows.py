@@ -69,9 +69,12 @@ def time_decoders(
     """
     rows = []
     for decoder in decoders:
-        if decoder.most is not None and decoder.most < len(queries[0].archetype):
+        users = len(queries[0].archetype)
+        if decoder.most is not None and decoder.most < users:
             continue
-        own = worth.get(decoder.name) or spot_check(decoder, decoders[0], queries)
+        own = worth.get(decoder.name, {})
+        if not own or users < decoder.least:
+            own = own | spot_check(decoder, decoders[0], queries)
         row = time_decoder(decoder, queries, own, rates, seconds)
         rows.append({**row, "build_s": decoder.build_s, **own})
     return rows
@@ -132,8 +135,7 @@ def end_to_end(
       rates: of the machine.
       seconds: how long to time each.
     """
-    rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
-    part = served.side.take(np.resize(rows, batch))
+    part = served.side.take(np.linspace(0, len(served.side) - 1, batch, dtype=int))
     fields = part.coarse, part.fine, part.history, part.archetype, part.belief
     of_users = tuple(jnp.asarray(a) for a in fields)
     tables = served.index.tables
@@ -145,7 +147,7 @@ def end_to_end(
 
     sizes = served.model.generator.config
     positions = batch * part.history.shape[1]
-    of_trunk = rates.floor_ms(trunk_work(positions, sizes.width, sizes.layers))
+    of_trunk = rates.floor_ms(trunk_work(positions, sizes.width, sizes.layers - 1))
     programs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
     programs = [(CALL, nothing, ()), (TRUNK, _ask, ())]
     floors = {TRUNK: of_trunk}

@@ -20,7 +20,7 @@ from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import retrieve_inverted
 from semid_jax.decode.leaves import leaf_places, retrieve_leaves
-from semid_jax.decode.pruned import retrieve_pruned
+from semid_jax.decode.pruned import LEAST, retrieve_pruned
 from semid_jax.decode.recjpqprune import build_code_lists, retrieve_recjpqprune
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
@@ -29,7 +29,7 @@ from semid_jax.decode.score import Query
 from semid_jax.decode.sketch import Bounds, Leaves, build_bounds, build_leaves, shape_of
 from semid_jax.types import InputError
 
-NUMBERS = 16  # bytes of an entry beside its Fine-ID: item, cell, bias, mask
+NUMBERS = 8  # bytes of an entry beside its Fine-ID that every search reads: cell, bias
 METHODS = (
     "exact",
     "exact_matmul",
@@ -66,6 +66,7 @@ class Decoder:
       compiles: False for one that is not JAX.
       build_s: what it took to build beside codes and lists.
       most: users of a call; for one that is too slow to be asked for more, or for all users.
+      least: users of a call; for fewer it does what `exact` does.
       reads: the argument of `run` that says how much is read of the index, where there is one.
       size: its value.
       parts: the most it can be: how many cells or leaves there are.
@@ -78,6 +79,7 @@ class Decoder:
     compiles: bool = True
     build_s: float | None = None
     most: int | None = None
+    least: int = 1
     reads: str = ""
     size: int = 0
     parts: int = 0
@@ -121,7 +123,7 @@ def make_decoders(
     def lists(users: int, scored: float) -> Work:
         n = users * scored
         read = min(n, index.n_entries)  # what several users probe may stay in the cache
-        return Work(bytes=read * (entry + 4), lookups=n * (digits + 1))
+        return Work(bytes=read * entry, lookups=n * (digits + 1))
 
     def vector_lists(users: int, scored: float) -> Work:
         n = users * scored
@@ -158,12 +160,14 @@ def make_decoders(
             built = time.perf_counter() - started
 
             def bounds(users: int, scored: float, sketch: Bounds = sketch) -> Work:
+                if users < LEAST:
+                    return scan(users, scored)
                 n = float(sketch.vector.size)
                 bound = Work(bytes=4.0 * n, operations=2.0 * users * n)
                 return bound + lists(users, scored)
 
             run = functools.partial(retrieve_pruned, k=k)
-            made.append(Decoder(name, run, (index, sketch), bounds, build_s=built))
+            made.append(Decoder(name, run, (index, sketch), bounds, True, built, least=LEAST))
         elif name == "recjpqprune":
             of_codes = build_code_lists(index)
             built = time.perf_counter() - started

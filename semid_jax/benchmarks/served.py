@@ -84,10 +84,7 @@ class Served:
 
     def some_queries(self, batch: int, count: int) -> list[Any]:
         """A few batches of users from all over."""
-        rows = np.resize(
-            np.linspace(0, len(self.side) - 1, batch * count, dtype=int), batch * count
-        )
-        part = self.side.take(np.sort(rows))
+        part = self.side.take(np.linspace(0, len(self.side) - 1, batch * count, dtype=int))
         made = hdnag_queries(self.model, self.index, part, batch, shows_bar=False)
         return [query for query, _, _ in made]
 

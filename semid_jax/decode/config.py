@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from semid_jax.types import InputError
 
 METHODS = ("inverted", "leaves", "scann", "pruned", "exact")
+GRAPH_METHODS = ("exact", "rpg_graph")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,14 +54,39 @@ class DecodeConfig:
         """Checks what a reader can get wrong.
 
         Raises:
-          InputError: an unknown search, or a leaf of nothing.
+          InputError: an unknown search or none, or a number out of its range.
         """
-        if self.leaf_items < 1:
-            raise InputError(f"decode.leaf_items={self.leaf_items}: a leaf has one item or more")
-        for method in self.methods:
-            if method not in METHODS:
-                known = ", ".join(METHODS)
-                raise InputError(f"decode.methods: {method!r} is unknown; use some of {known}")
+        check_methods(self.methods, METHODS)
+        check_least(self, {"leaf_items": 1, "probes": 0, "leaves": 0, "chunk": 0, "k": 1})
+        check_least(self, {"rescored": self.k})
+        for name, low in (("recall", 0.0), ("loss", -1.0)):
+            if not low < getattr(self, name) <= 1.0:
+                raise InputError(f"decode.{name}={getattr(self, name)}: a share, 1 at most")
+
+
+def check_methods(named: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Refuses what is no search.
+
+    Raises:
+      InputError: none is named, or an unknown one.
+    """
+    if not named:
+        raise InputError(f"decode.methods: name one or more of {', '.join(known)}")
+    for method in named:
+        if method not in known:
+            shown = ", ".join(known)
+            raise InputError(f"decode.methods: {method!r} is unknown; use some of {shown}")
+
+
+def check_least(config: object, least: Mapping[str, int]) -> None:
+    """Refuses fields of a section `decode` that are too small.
+
+    Raises:
+      InputError: names the field and the least it can be.
+    """
+    for name, low in least.items():
+        if getattr(config, name) < low:
+            raise InputError(f"decode.{name}={getattr(config, name)}: give {low} or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +109,15 @@ class GraphConfig:
     beam: int = 20
     edges: int = 200
     hops: int = 3
+
+    def __post_init__(self) -> None:
+        """Checks what a reader can get wrong.
+
+        Raises:
+          InputError: an unknown search or none, or a number out of its range.
+        """
+        check_methods(self.methods, GRAPH_METHODS)
+        check_least(self, {"k": 1, "beam": 1, "edges": 1, "hops": 1, "chunk": 0})
 
 
 @dataclasses.dataclass(frozen=True)

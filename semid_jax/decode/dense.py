@@ -43,8 +43,8 @@ def dense_rank(
       exclude: int32[B, H], items taken out of the list, 0 = padding, repeats allowed; or None.
 
     Returns:
-      (int32[B], int32[B]), ranks from 1 among all items and without the excluded ones; 0 in the
-      second where the target itself is excluded.
+      (int32[B], int32[B]), ranks from 1 among all items and without the excluded ones; 0 where the
+      target's score is no number, and in the second where it is excluded.
     """
     B = len(queries)
     chex.assert_shape(targets, (B,))
@@ -52,12 +52,13 @@ def dense_rank(
     own = jnp.take_along_axis(scores, targets[:, None], axis=1)
     hashes = tie_hash(jnp.arange(len(vectors)))
     ahead = is_ahead(scores, hashes, own, tie_hash(targets)[:, None])
-    rank = jnp.sum(ahead, axis=1) + 1
+    there = ~jnp.isnan(own[:, 0])
+    rank = jnp.where(there, jnp.sum(ahead, axis=1) + 1, 0)
     if exclude is None:
         return rank, rank
     gone = jnp.zeros(scores.shape, bool).at[jnp.arange(B)[:, None], exclude].set(True)
     gone = gone.at[:, 0].set(False)
-    kept = ~jnp.take_along_axis(gone, targets[:, None], axis=1)[:, 0]
+    kept = there & ~jnp.take_along_axis(gone, targets[:, None], axis=1)[:, 0]
     return rank, jnp.where(kept, rank - jnp.sum(ahead & gone, axis=1), 0)
 
 

@@ -90,7 +90,7 @@ def exact_rank(
 
     Returns:
       (int32[B], int32[B]), ranks from 1 among all items and without the excluded ones; 0 where
-      there is no target, and in the second where the target itself is excluded.
+      there is no target or its score is no number, and in the second where it is excluded.
     """
     check_query(index, query)
     B = query.vector.shape[0]
@@ -105,7 +105,8 @@ def exact_rank(
         zero = jnp.zeros(B, jnp.int32)
         return _scan(entries, query, chunk, look_up(query), zero, count)
 
-    rank = jnp.where(targets > 0, _over_entries(index, query, run) + 1, 0)
+    there = (targets > 0) & ~jnp.isnan(score[:, 0])
+    rank = jnp.where(there, _over_entries(index, query, run) + 1, 0)
     if exclude is None:
         return rank, rank
     chex.assert_shape(exclude, (B, None))
@@ -113,7 +114,7 @@ def exact_rank(
     repeat = jnp.pad(gone[:, 1:] == gone[:, :-1], ((0, 0), (1, 0)))
     scores = jnp.where((gone > 0) & ~repeat, score_items(index, query, gone), -jnp.inf)
     removed = is_ahead(scores, tie_hash(gone), score, hashed).sum(axis=1)
-    kept = (targets > 0) & ~(gone == targets[:, None]).any(axis=1)
+    kept = there & ~(gone == targets[:, None]).any(axis=1)
     return rank, jnp.where(kept, rank - removed, 0)
 
 

@@ -10,7 +10,7 @@ from semid_jax.decode.leaves import retrieve_leaves
 from semid_jax.decode.pruned import retrieve_pruned
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
-from semid_jax.decode.sketch import Bounds, Leaves, Sketch
+from semid_jax.decode.sketch import KINDS, Bounds, Leaves, Sketch
 
 
 def retrieve(
@@ -23,9 +23,12 @@ def retrieve(
       sketch: of the index, for `leaves` and `pruned`.
       query: B users.
       method: of `config.METHODS`, but `scann`, which is no program of JAX.
-      config: how much is read.
+      config: how much is read, 0 being replaced by what validation has chosen.
       k: items returned.
     """
+    chosen = {"inverted": config.probes, "leaves": config.leaves}.get(method, 1)
+    if not chosen or (method in KINDS and not isinstance(sketch, KINDS[method])):
+        raise ValueError(f"{method}: its sketch, and how much is read, are to be given")
     if method == "inverted":
         return retrieve_inverted(index, query, probes=config.probes, k=k)
     if method == "leaves" and isinstance(sketch, Leaves):

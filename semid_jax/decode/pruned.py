@@ -144,7 +144,7 @@ def _score_best(
     B = len(left)
     bound, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
     made, own = score_blocks(entries, query, which)
-    wanted = (bound >= scores[:, -1:])[:, :, None] & own
+    wanted = ((bound >= scores[:, -1:]) & (bound > NEVER / 2))[:, :, None] & own
     made = jnp.where(wanted, made, -jnp.inf).reshape(B, -1)
     here = top_k_ties(made, items_of(entries, which), k)
     items, scores = top_k_ties(

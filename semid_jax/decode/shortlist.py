@@ -110,13 +110,20 @@ def _threshold(scores: jax.Array, k: int, slots: int) -> tuple[jax.Array, jax.Ar
 
 
 def _count_up_to(reach: jax.Array) -> jax.Array:
-    """int32[B, n], how many are set at a position and before it.
+    """int32[B, n], how many are set at a position and before it; n up to 2^24."""
+    return _sum_up_to(reach.astype(jnp.float32)).astype(jnp.int32)
 
-    Sums of runs by products with triangles: XLA's own goes over the row log n times.
+
+def _sum_up_to(x: jax.Array) -> jax.Array:
+    """Running sums of float32[B, n].
+
+    Those of runs by products with a triangle, and of the runs' sums in the same way: XLA's own goes
+    over the row log n times.
     """
-    B, n = reach.shape
-    runs = jnp.pad(reach, ((0, 0), (0, -n % RUN))).astype(jnp.float32).reshape(B, -1, RUN)
+    B, n = x.shape
+    runs = jnp.pad(x, ((0, 0), (0, -n % RUN))).reshape(B, -1, RUN)
     inside = runs @ jnp.triu(jnp.ones((RUN, RUN), jnp.float32))
     each = inside[:, :, -1]
-    before = each @ jnp.triu(jnp.ones((each.shape[1],) * 2, jnp.float32), 1)
-    return (inside + before[:, :, None]).reshape(B, -1)[:, :n].astype(jnp.int32)
+    if n > RUN:
+        inside += (_sum_up_to(each) - each)[:, :, None]
+    return inside.reshape(B, -1)[:, :n]

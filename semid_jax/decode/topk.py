@@ -104,10 +104,9 @@ def _select(scores: jax.Array, items: ItemsAt, k: int) -> tuple[jax.Array, jax.A
         return items(position[:, :k]), best[:, :k]
 
     def wrong() -> jax.Array:
-        # top_k takes the first of equals, so those left out lie behind the last one taken.
         hashes = tie_hash(items(_all_positions(B, n)))
         tied = scores == last[:, None]
-        taken = jnp.arange(n) <= _last_taken(best, position, k)[:, None]
+        taken = jnp.zeros((B, n), bool).at[jnp.arange(B)[:, None], position[:, :k]].set(True)
         worst_in = jnp.max(jnp.where(tied & taken, hashes, 0), axis=1)
         best_out = jnp.min(jnp.where(tied & ~taken, hashes, np.uint32(0xFFFFFFFF)), axis=1)
         return jnp.any(straddles & (best_out < worst_in))
@@ -118,9 +117,3 @@ def _select(scores: jax.Array, items: ItemsAt, k: int) -> tuple[jax.Array, jax.A
 
     is_wrong = jax.lax.cond(jnp.any(straddles), wrong, lambda: jnp.array(False))
     return jax.lax.cond(is_wrong, slow, fast)
-
-
-def _last_taken(best: jax.Array, position: jax.Array, k: int) -> jax.Array:
-    """int32[B], the last position among the chosen that tie with rank k."""
-    tied = best[:, :k] == best[:, k - 1 : k]
-    return jnp.max(jnp.where(tied, position[:, :k], -1), axis=1)

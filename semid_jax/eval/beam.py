@@ -16,7 +16,14 @@ from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.trie import Trie
 from semid_jax.eval.dense import make_users
 from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
-from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
+from semid_jax.eval.ranking import (
+    cutoffs_of,
+    named,
+    ranking_metrics,
+    summary,
+    target_ranks,
+    without_seen,
+)
 from semid_jax.eval.users import Lists, Users, encode_users
 from semid_jax.quantize.static import StaticIds, static_health
 from semid_jax.types import ItemFeatures
@@ -126,16 +133,20 @@ def evaluate_beam(
       width: T.
     """
     metrics: dict[str, Any] = {}
+
+    def told(items: np.ndarray) -> dict[str, float]:
+        ranks = target_ranks(items, side.targets)
+        return summary(ranking_metrics(ranks, cutoffs_of(config.k)))
+
     for split in ("validation", "test"):
         side = make_users(ids.read(raw.interactions), split, width)
         lists = beam_lists(model, params, trie, codes, side, config)
         lists = items_of(lists, ids.owner)
         owned = ids.owner[side.history], ids.owner[side.targets]
         side = dataclasses.replace(side, history=owned[0], targets=owned[1])
-        metrics |= named(split, summary(ranking_metrics(target_ranks(lists.items, side.targets))))
+        metrics |= named(split, told(lists.items))
     seen = whole_prefix(raw.interactions, side.users)
-    shortened = target_ranks(without_seen(lists.items, seen), side.targets)
-    metrics |= named("test_without_history", summary(ranking_metrics(shortened)))
+    metrics |= named("test_without_history", told(without_seen(lists.items, seen)))
     metrics["search.scored_fraction"] = float(lists.scored.mean()) / raw.interactions.n_items
     metrics |= named("sid", static_health(ids, raw.catalogue.categories))
     metrics |= describe_lists(raw.interactions, features, lists.items)

@@ -25,7 +25,7 @@ from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
-from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks, without_seen
+from semid_jax.eval.ranking import cutoffs_of, named, ranking_metrics, summary, target_ranks
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.reliability import split_half
 from semid_jax.eval.searching import (
@@ -35,6 +35,7 @@ from semid_jax.eval.searching import (
     exact_ranks,
     rescored_ranks,
     rescoring,
+    unseen_ranks,
 )
 from semid_jax.eval.updates import can_change, update_metrics, update_sweep
 from semid_jax.eval.users import Users
@@ -113,6 +114,8 @@ def evaluate(
 ) -> IdEvaluation:
     """Scores validation and test of all users; the main search is the first of `methods`.
 
+    Without history: of S1, by exact search; of S2, what is left of the R items ranked again.
+
     Args:
       raw: data set.
       features: normalised features.
@@ -124,13 +127,17 @@ def evaluate(
       width: T.
       scann_directory: where ScaNN's files go.
     """
-    interactions = raw.interactions
+    interactions, cutoffs = raw.interactions, cutoffs_of(config.k)
     dense = dense_items(model)
+
+    def told(ranks: np.ndarray) -> dict[str, float]:
+        return summary(ranking_metrics(ranks, cutoffs))
+
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
     queries = hdnag_queries(model, index, validation)
     metrics: dict[str, Any] = {}
     for name, ranks in validation_ranks(queries, index, validation, dense, config).items():
-        metrics |= named(name, summary(ranking_metrics(ranks)))
+        metrics |= named(name, told(ranks))
     weight = model.params["params"]["coarse_weight"]
     of_head = validation, tokenizer.coarse, weight, config.probes
     coarse = coarse_metrics(queries, *of_head, index)
@@ -147,9 +154,8 @@ def evaluate(
     shown = lists[main]
     latency = {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()}
     if dense is not None:
-        under_s1 = ranking_metrics(target_ranks(shown.items, side.targets))
-        metrics |= named("test_s1", summary(under_s1))
-        metrics |= named("test_s1_without_history", summary(ranking_metrics(without)))
+        metrics |= named("test_s1", told(target_ranks(shown.items, side.targets)))
+        metrics |= named("test_s1_without_history", told(without))
         wide = make_searches(index, config, config.rescored, scann_directory, sketches)
         again = {
             name: search and rescoring(search, dense, config.k) for name, search in wide.items()
@@ -159,10 +165,12 @@ def evaluate(
         metrics |= rows
         shown = lists[main]
         latency |= {f"{n}_s2_ms_per_user": f.ms_per_user for n, f in lists.items()}
-        without = target_ranks(without_seen(shown.items, seen), side.targets)
-    per_user = ranking_metrics(target_ranks(shown.items, side.targets))
+        if (of_record := wide[main]) is not None:
+            whole = rescoring(of_record, dense, config.rescored)
+            without = unseen_ranks(queries, whole, side, seen)
+    per_user = ranking_metrics(target_ranks(shown.items, side.targets), cutoffs)
     metrics |= named("test", summary(per_user))
-    metrics |= named("test_without_history", summary(ranking_metrics(without)))
+    metrics |= named("test_without_history", told(without))
     metrics |= {
         "search.loss_ndcg@10": metrics[f"{ranking}.{main}.search_loss"],
         "search.scored_fraction": metrics[f"{ranking}.{main}.scored_fraction"],
@@ -199,7 +207,8 @@ def evaluate(
     if raw.truth:
         drifted = raw.truth["drift_kind"][side.users] > 0
         for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):
-            metrics |= named(name, summary({k: v[rows] for k, v in per_user.items()}))
+            if rows.any():
+                metrics |= named(name, summary({k: v[rows] for k, v in per_user.items()}))
     metrics |= describe_lists(interactions, features, shown.items)
     return IdEvaluation(metrics, side, shown, before, fired)
 

@@ -41,6 +41,11 @@ def without_seen(items: np.ndarray, seen: np.ndarray) -> np.ndarray:
     return np.take_along_axis(np.where(gone, 0, items), order, axis=1)
 
 
+def cutoffs_of(k: int) -> tuple[int, ...]:
+    """The cutoffs that lists of k items can tell."""
+    return tuple(cutoff for cutoff in CUTOFFS if cutoff <= k)
+
+
 def ranking_metrics(ranks: np.ndarray, cutoffs: Sequence[int] = CUTOFFS) -> dict[str, np.ndarray]:
     """Turns ranks into metrics of every user, one relevant item each.
 

@@ -18,12 +18,12 @@ from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.score import Query, make_query
 from semid_jax.eval.dense import make_users, user_states
 from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
-from semid_jax.eval.ranking import named, ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import cutoffs_of, named, ranking_metrics, summary, target_ranks
 from semid_jax.eval.searching import Queries, Search, compare_searches, exact_ranks
 from semid_jax.eval.users import Users
 from semid_jax.models.rpg import Rpg
 from semid_jax.quantize.static import StaticIds, static_health
-from semid_jax.types import InputError, ItemFeatures
+from semid_jax.types import ItemFeatures
 
 
 @functools.partial(jax.jit, static_argnames=("model",))
@@ -71,8 +71,6 @@ def make_searches(index: Index, config: GraphConfig, seed: int) -> dict[str, Sea
                 retrieve_rpg_graph, index, build_graph(index, config.edges),
                 k=config.k, beam=config.beam, hops=config.hops, seed=seed,
             )  # fmt: skip
-        elif method != "exact":
-            raise InputError(f"decode.methods: {method!r} is unknown; use exact and rpg_graph")
     return searches
 
 
@@ -110,7 +108,8 @@ def evaluate_rpg(
     lists, rows = compare_searches(of_test, searches, side, interactions.n_items)
     metrics |= rows
     main = lists[config.methods[0]]
-    metrics |= named("test", summary(ranking_metrics(target_ranks(main.items, side.targets))))
+    ranks = target_ranks(main.items, side.targets)
+    metrics |= named("test", summary(ranking_metrics(ranks, cutoffs_of(config.k))))
     metrics |= named("latency", {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()})
     metrics |= named("sid", static_health(ids, raw.catalogue.categories))
     metrics |= describe_lists(interactions, features, main.items)

@@ -15,7 +15,13 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
-from semid_jax.eval.ranking import named, ranking_metrics, target_ranks
+from semid_jax.eval.ranking import (
+    cutoffs_of,
+    named,
+    ranking_metrics,
+    target_ranks,
+    without_seen,
+)
 from semid_jax.eval.users import BATCH, Lists, Users, mean_metrics, pad_rows
 
 Search = Callable[[Query], Retrieved]
@@ -119,6 +125,27 @@ def rescored_ranks(
     return ranks, before
 
 
+def unseen_ranks(queries: Queries, search: Search, side: Users, seen: np.ndarray) -> np.ndarray:
+    """Ranks of the targets in what is left of ranked lists without the items a user has seen.
+
+    Args:
+      queries: of the users.
+      search: returning more items than are to be ranked.
+      side: the users.
+      seen: int32[U, H], padded by 0.
+
+    Returns:
+      int32[U], 0 where the target is not in the list.
+    """
+    ranks = np.zeros(len(side), np.int32)
+    for query, rows, n in queries:
+        items = np.asarray(search(query).items)[:n]
+        own = seen[rows]
+        left = without_seen(items, own[:, (own > 0).any(axis=0)])
+        ranks[rows] = target_ranks(left, side.targets[rows])
+    return ranks
+
+
 def run_search(queries: Queries, search: Search, name: str) -> Lists:
     """Searches for all users; the time is that of the search alone, after one warm-up call.
 
@@ -178,7 +205,8 @@ def compare_searches(
         lists[name] = run_search(queries, search, f"search {name}")
     best = _ndcg(lists["exact"], side)
     for name, found in lists.items():
-        per_user = ranking_metrics(target_ranks(found.items, side.targets))
+        ranks = target_ranks(found.items, side.targets)
+        per_user = ranking_metrics(ranks, cutoffs_of(found.items.shape[1]))
         row: dict[str, Any] = {k: float(v.mean()) for k, v in per_user.items()}
         row |= {
             "search_loss": (best - row["ndcg@10"]) / best if best else 0.0,

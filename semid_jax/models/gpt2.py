@@ -96,14 +96,14 @@ class Gpt2(nn.Module):
           has for itself, arrays [B, b, ...].
         """
         B, _, L = codes.shape
-        states, past = self.trunk.prefill(self.embed(codes))
-        end = jnp.sum(mask, axis=1) * L
-        last = states[jnp.arange(B), jnp.maximum(end - 1, 0)]
+        sees = jnp.repeat(mask, L, axis=1)
+        last, past = self.trunk.read(self.embed(codes), sees)
+        end = jnp.sum(sees, axis=1)
         heads = (self.config.heads, self.config.width // self.config.heads)
         blank = jnp.zeros((B, beam, L, *heads))
         own = [(blank, blank) for _ in range(self.config.layers)]
         before = jnp.zeros((B, beam, self.config.width if self.config.prefixes else 0))
-        return last @ self.codes[0].T, (past, jnp.repeat(mask, L, axis=1), end), (own, before)
+        return last @ self.codes[0].T, (past, sees, end), (own, before)
 
     def step(self, shared: Any, own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
         """One code further.

@@ -63,6 +63,20 @@ class Block(nn.Module):
         state = x[rows, at] + self.out(jnp.sum(y * head, axis=1))
         return state + self._feed_forward(state)
 
+    def read(self, x: jax.Array, at: jax.Array) -> tuple[jax.Array, KeyValue]:
+        """`last`, and the keys and values of all places, for `extend`."""
+        D, e = self.width, self.width // self.heads
+        rows, seen = jnp.arange(len(at)), self.attention_norm(x)
+        kernel = self.qkv.variables["params"]["kernel"]
+        q = multiply(seen[rows, at], kernel[:, :D]).reshape(-1, self.heads, e) * e**-0.5
+        both = multiply(seen, kernel[:, D:]).reshape(*x.shape[:2], 2 * self.heads, e)
+        k, v = jnp.split(both, 2, axis=2)
+        sees = jnp.arange(x.shape[1]) <= at[:, None]
+        logits = jnp.where(sees[:, None], jnp.einsum("bhe,bshe->bhs", q, k), -1e9)
+        y = jnp.einsum("bhs,bshe->bhe", jax.nn.softmax(logits, axis=-1), v)
+        state = x[rows, at] + self.out(y.reshape(-1, D))
+        return state + self._feed_forward(state), (k, v)
+
     def extend(
         self, x: jax.Array, past: KeyValue, sees: jax.Array, own: KeyValue, at: int
     ) -> tuple[jax.Array, KeyValue]:
@@ -136,7 +150,12 @@ class Trunk(nn.Module):
           float[B, T, D]; causal, row t depends on places 0..t only, so that padding on the right
           needs no mask.
         """
-        return self.prefill(x, seeds, mask)[0]
+        T = x.shape[1]
+        sees = jnp.tril(jnp.ones((T, T), bool)) if mask is None else mask[:, None, None, :]
+        x = dropout(self.input_norm(x + self.positions[:T]), seeds, self.dropout, 1)
+        for block in self.blocks:
+            x, _ = block(x, seeds, sees)
+        return self.output_norm(x)
 
     def last(self, x: jax.Array, mask: jax.Array) -> jax.Array:
         """The state of a causal trunk after the last item of each history, in evaluation.
@@ -148,26 +167,26 @@ class Trunk(nn.Module):
         Returns:
           float[B, D], row b of `__call__` at its last item.
         """
-        T = x.shape[1]
-        sees = jnp.tril(jnp.ones((T, T), bool))
-        x = self.input_norm(x + self.positions[:T])
-        for block in self.blocks[:-1]:
-            x, _ = block(x, None, sees)
+        x, _ = self._below(x)
         at = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
         return self.output_norm(self.blocks[-1].last(x, at))
 
-    def prefill(
-        self, x: jax.Array, seeds: jax.Array | None = None, mask: jax.Array | None = None
-    ) -> tuple[jax.Array, list[KeyValue]]:
-        """The same, and every layer's keys and values, [B, T, H, e], for `extend`."""
-        T = x.shape[1]
-        sees = jnp.tril(jnp.ones((T, T), bool)) if mask is None else mask[:, None, None, :]
-        x = dropout(self.input_norm(x + self.positions[:T]), seeds, self.dropout, 1)
-        cache = []
-        for block in self.blocks:
-            x, key_value = block(x, seeds, sees)
+    def read(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, list[KeyValue]]:
+        """`last`, and every layer's keys and values, [B, T, H, e], for `extend`."""
+        x, cache = self._below(x)
+        at = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
+        state, key_value = self.blocks[-1].read(x, at)
+        return self.output_norm(state), [*cache, key_value]
+
+    def _below(self, x: jax.Array) -> tuple[jax.Array, list[KeyValue]]:
+        """What goes into a causal trunk's last block, in evaluation, and the others' caches."""
+        T, cache = x.shape[1], []
+        sees = jnp.tril(jnp.ones((T, T), bool))
+        x = self.input_norm(x + self.positions[:T])
+        for block in self.blocks[:-1]:
+            x, key_value = block(x, None, sees)
             cache.append(key_value)
-        return self.output_norm(x), cache
+        return x, cache
 
     def extend(
         self,
@@ -183,7 +202,7 @@ class Trunk(nn.Module):
         Args:
           x: float[B, b, D].
           place: int32[B], its position.
-          past: of `prefill`.
+          past: of `read`.
           sees: bool[B, S], False on the past's padding.
           own: per layer, keys and values of the continuations' own places, [B, b, L, H, e].
           at: how many of the L are filled.

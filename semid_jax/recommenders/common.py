@@ -151,7 +151,11 @@ def fit(
     optimiser = make_optimiser(settings, batches.steps_per_epoch)
     state = first_state(params, optimiser, config.seed)
     step = make_step(losses, optimiser)
-    best, progress = train(state, constants, step, batches, validate, settings, parallel, workdir)
+    made_from = [workdir / name for name in ("data", "expanded", "features", "tokenizer")]
+    inputs = {path.name: artifacts.content_hash(path) for path in made_from if path.exists()}
+    best, progress = train(
+        state, constants, step, batches, validate, settings, parallel, workdir, inputs
+    )
     print(
         f"train: {progress.step} steps of {batches.steps_per_epoch} an epoch, best validation "
         f"NDCG@10 {progress.best:.4f} at step {progress.best_step}"

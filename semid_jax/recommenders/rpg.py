@@ -41,6 +41,7 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
+    section(config, "decode", GraphConfig)
     if config.fuse.method:
         raise InputError("fuse.method: rpg quantises by itself; leave it empty")
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import dataclasses
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from tqdm import tqdm
 
 from semid_jax.checkpoint import METRIC, Checkpoints
@@ -24,6 +25,7 @@ from semid_jax.parallel import Parallel
 from semid_jax.train.history import History
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.train.step import TrainState
+from semid_jax.types import InputError
 
 Evaluate = Callable[[Any], dict[str, float]]
 
@@ -40,6 +42,7 @@ class Progress:
       done: the run has ended.
       seconds: spent on training up to here, by all processes that took part.
       sums: metrics summed since the last evaluation.
+      inputs: name -> content hash of what it is trained on; {} of an older version's checkpoint.
     """
 
     step: int = 0
@@ -49,6 +52,7 @@ class Progress:
     done: bool = False
     seconds: float = 0.0
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -60,6 +64,7 @@ def train(
     config: TrainConfig,
     parallel: Parallel,
     workdir: Path,
+    inputs: Mapping[str, str],
 ) -> tuple[Any, Progress]:
     """Trains until the epochs are over or validation stops improving.
 
@@ -73,16 +78,26 @@ def train(
       parallel: devices.
       workdir: receives checkpoints/, results/history.jsonl and results/tensorboard/; a run found
         there is continued.
+      inputs: name -> content hash of the artefacts that are trained on.
 
     Returns:
       The parameters that were best on validation, and where the run ended.
+
+    Raises:
+      InputError: the checkpoints found there are of other artefacts, or the training diverges.
     """
     checkpoints = Checkpoints(workdir / "checkpoints")
-    progress, like = Progress(), state
+    progress, like = Progress(inputs=dict(inputs)), state
     found = checkpoints.latest(like)
     if found is not None:
         state, notes = found
         progress = Progress(**notes)
+        changed = [name for name, of in progress.inputs.items() if inputs.get(name) != of]
+        if changed:
+            raise InputError(
+                f"{workdir / 'checkpoints'}: trained on another artefact ({', '.join(changed)}); "
+                "delete it to train again, or name another --workdir"
+            )
         print(f"train: continues at step {progress.step}")
     results = workdir / "results"
     history = History(results / "history.jsonl", results / "tensorboard", progress.step)
@@ -178,6 +193,12 @@ class Trainer:
     def _evaluate(self, state: Any, progress: Progress) -> float:
         """Evaluates, notes the result in `progress` and in the history, and returns NDCG@10."""
         losses = _means(progress.sums)
+        wrong = [name for name, value in losses.items() if not np.isfinite(value)]
+        if wrong:
+            raise InputError(
+                f"train: {wrong[0]} is {losses[wrong[0]]} by step {progress.step}, the training "
+                "diverged; set a smaller train.lr and name another --workdir"
+            )
         scores = self.evaluate(self.parallel.fetch(state).params)
         metric = scores["ndcg@10"]
         named = {f"validation.{name}": value for name, value in scores.items()}
