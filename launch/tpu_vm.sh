@@ -54,7 +54,7 @@ case "${1:-}" in
     require TPU_NAME ZONE
     shift
     # Quoted again, since the worker's shell reads the line once more.
-    on_all_workers "cd $remote && bash launch/tpu_vm.sh worker $(printf '%q ' "$@")"
+    on_all_workers "cd $remote && bash launch/tpu_vm.sh worker ${1+$(printf '%q ' "$@")}"
     ;;
   fetch)
     require TPU_NAME ZONE

@@ -150,6 +150,15 @@ def content_hash(directory: Path) -> str:
     return str(_manifest(Path(directory), None)["content_hash"])
 
 
+def read_inputs(directory: Path) -> dict[str, str]:
+    """What an artefact was made from: name -> content hash.
+
+    Raises:
+      InputError: there is no sound manifest.
+    """
+    return dict(_manifest(Path(directory), None)["inputs"])
+
+
 def read_extra(directory: Path) -> dict[str, Any]:
     """What else an artefact's manifest notes, as its stage gave it to `write` or `seal`.
 
@@ -184,7 +193,10 @@ def seal(
       The content hash.
     """
     files = {
-        path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _hash(path)}
+        path.relative_to(folder).as_posix(): {
+            "bytes": path.stat().st_size,
+            "sha256": disk.file_hash(path),
+        }
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
@@ -224,7 +236,7 @@ def check(directory: Path, kind: str) -> dict[str, Any]:
         path = directory / file
         if not path.is_file():
             raise _torn(path, directory, "is missing")
-        if _hash(path) != entry["sha256"]:
+        if disk.file_hash(path) != entry["sha256"]:
             raise _torn(path, directory, "is not what was written (its hash differs)")
     return manifest
 
@@ -335,8 +347,3 @@ def _refuse_foreign(directory: Path, kind: str) -> None:
     """Keeps a stage from overwriting what it did not make."""
     if not _is_absent(directory):
         _manifest(directory, kind)
-
-
-def _hash(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

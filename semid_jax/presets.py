@@ -103,14 +103,20 @@ def make_config(
         hint = f", did you mean {near[0]!r}?" if near else ";"
         raise InputError(f"--config=…:{name}: unknown preset{hint} known are {', '.join(presets)}")
     chosen = {section: dict(values) for section, values in presets[name].items()}
-    fields = {field.name for field in dataclasses.fields(DataConfig)}
+    fields = {field.name: field.default for field in dataclasses.fields(DataConfig)}
     for setting in settings:
         field, equals, value = setting.partition("=")
         if not equals or field not in fields:
             raise InputError(
                 f"--config=…:{arg}: {setting!r} is not field=value of {', '.join(sorted(fields))}"
             )
-        chosen.setdefault("data", {})[field] = value
+        kind = int if isinstance(fields[field], int) else str
+        try:
+            chosen.setdefault("data", {})[field] = kind(value)
+        except ValueError as error:
+            raise InputError(
+                f"--config=…:{arg}: {field}={value} is no {kind.__name__}; give one"
+            ) from error
     made = {
         section: ConfigDict(dataclasses.asdict(kind(**chosen.get(section, {}))))
         for section, kind in {**SHARED, **sections}.items()

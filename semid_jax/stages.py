@@ -15,9 +15,9 @@ from ml_collections import ConfigDict
 from semid_jax import artifacts, disk, provenance
 from semid_jax.benchmarks import decode_speed, update_speed
 from semid_jax.data import builders
-from semid_jax.data.config import DataConfig, check_name, read
-from semid_jax.data.expansion import Expansion, draw, expanded
-from semid_jax.data.sequences import train_items
+from semid_jax.data.config import DataConfig, check_name, read, source_hash
+from semid_jax.data.expansion import Expansion, draw, expanded, expanded_modalities
+from semid_jax.data.sequences import check_trainable, train_items
 from semid_jax.data.source import RawDataset, describe
 from semid_jax.data.synthetic import SyntheticConfig
 from semid_jax.eval import baselines
@@ -26,6 +26,7 @@ from semid_jax.features.behaviour import with_behaviour
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform, read_features
 from semid_jax.models.rounding import product_dtype
+from semid_jax.parallel import Parallel
 from semid_jax.recommenders import autoregressive, dense, hdnag, rpg
 from semid_jax.recommenders.common import section, since
 from semid_jax.report.config import ReportConfig
@@ -65,6 +66,8 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     check_name(config.data.name)
     if config.recommender in CHECKS:
         CHECKS[config.recommender](config)
+    if config.recommender != "update_speed":  # it trains no generator
+        Parallel(config.train.parallel).check_batch(config.train.batch_size, config.train.group)
     settle(config)
     claim(config, workdir, argv)
     raw = data_stage(config, workdir)
@@ -113,7 +116,9 @@ def settle(config: ConfigDict) -> None:
 def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     """Writes config.json, or refuses a workdir that another configuration has made.
 
-    What made the workdir (command, versions, revision, machine) stays as the first run wrote it.
+    What made the workdir (versions, revision, machine) stays as the first run wrote it, and so does
+    its command, unless that was to end before the test. A run that has come no further than its
+    data has made nothing.
 
     Raises:
       InputError: the workdir is another configuration's.
@@ -121,13 +126,14 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     path = workdir / "config.json"
     plain = json.loads(json.dumps(config.to_dict()))
     launcher = os.environ.get("SEMID_LAUNCHER", "python -m semid_jax.launch")
+    command = f"{launcher} {shlex.join(argv)}".strip()
     made = {
-        "command": f"{launcher} {shlex.join(argv)}".strip(),
+        "command": command,
         "versions": provenance.versions(),
         "revision": provenance.revision(),
         "machine": provenance.machine(),
     }
-    if path.exists():
+    if path.exists() and (workdir / "features").exists():
         try:
             made = json.loads(path.read_text())
             theirs = flatten(made["config"])
@@ -144,27 +150,51 @@ def claim(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
                 f"{workdir}: made by another config ({', '.join(differ[:4])} differ); "
                 "name another --workdir, or delete this one"
             )
+        if made["config"]["validate_only"]:
+            made["command"] = command
     workdir.mkdir(parents=True, exist_ok=True)
     disk.write_json(path, {**made, "config": plain})
 
 
 def data_stage(config: ConfigDict, workdir: Path) -> RawDataset:
-    """Source to ArrayRecord, and back into memory."""
+    """Source to ArrayRecord, and back into memory; read again where the source has changed."""
     directory = workdir / "data"
+    wanted = section(config, "data", DataConfig)
+    inputs = source_inputs(wanted, directory)
     source = {**config.data.to_dict(), "expand": 0}  # that is the next stage's affair
     settings = {"data": source, "synthetic": config.synthetic.to_dict()}
-    if not artifacts.matches(directory, "data", {}, settings):
+    if not artifacts.matches(directory, "data", inputs, settings):
         started = time.perf_counter()
-        synthetic = section(config, "synthetic", SyntheticConfig)
-        raw = read(section(config, "data", DataConfig), synthetic)
+        raw = read(wanted, section(config, "synthetic", SyntheticConfig))
         with disk.atomic_folder(directory) as folder:
             builders.write(raw, folder, config.data.name)
-            artifacts.seal(folder, "data", {}, settings, since(started))
+            artifacts.seal(folder, "data", inputs, settings, since(started))
     raw = builders.read(directory)
     print(f"data: {describe(raw)}")
+    check_trainable(raw.interactions)
     if config.data.name == "synthetic":
         print("data: a synthetic world; it checks the tokenizer and says nothing about accuracy")
     return expand_stage(config, workdir, raw) if config.data.expand else raw
+
+
+def source_inputs(config: DataConfig, directory: Path) -> dict[str, str]:
+    """What the artefact of the data is made from.
+
+    Args:
+      config: which data set.
+      directory: of the artefact: it stands for a source that is no longer there.
+
+    Raises:
+      InputError: there is neither.
+    """
+    if config.name == "synthetic":
+        return {}
+    try:
+        return {"source": source_hash(config)}
+    except InputError:
+        if not directory.exists():
+            raise
+        return artifacts.read_inputs(directory)
 
 
 def expand_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> RawDataset:
@@ -188,6 +218,8 @@ def features_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> ItemFe
     if not artifacts.matches(directory, "features", inputs, settings):
         started = time.perf_counter()
         wanted = section(config, "features", FeaturesConfig)
+        if config.data.expand and wanted.modalities:
+            wanted = dataclasses.replace(wanted, modalities=expanded_modalities(wanted.modalities))
         asked = raw.interactions, wanted.modalities, wanted.dimensions
         catalogue = with_behaviour(raw.catalogue, *asked)
         made, fitted = fit_transform(catalogue, train_items(raw.interactions), wanted)

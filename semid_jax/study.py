@@ -69,6 +69,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         file, _, arguments = options.config.partition(":")
         study = launch.load_config(Path(file), arguments)
+        if not {"base", "rows"} <= set(study):
+            raise InputError(f"--config={file}: no study; those are in configs/studies/")
         name = "-".join(filter(None, (Path(file).stem, *arguments.split(":"))))
         rows, seeds = _chosen(dict(study.rows), options.rows), _seeds(options.seeds)
         workdir = options.workdir or Path("runs", "studies", name)
@@ -77,16 +79,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         records: list[Path] = []
 
+        def arguments_of(row: str, seed: int) -> list[str]:
+            own = shlex.split(dict(study.rows)[row])
+            made = [*shlex.split(study.base), *own, f"--config.seed={seed}"]
+            return made if options.record else [*made, "--config.validate_only=True"]
+
         def run(row: str, seed: int) -> int:
-            arguments = [*shlex.split(study.base), *shlex.split(rows[row]), f"--config.seed={seed}"]
-            if not options.record:
-                arguments.append("--config.validate_only=True")
+            arguments = arguments_of(row, seed)
             folder, lender = _folder(workdir, row, seed), _folder(workdir, first, seed)
             return _run(folder, arguments, seed, row, lender, beside=options.jobs > 1)
 
         def keep_run(row: str, seed: int) -> None:
             if not options.record:
-                _keep(kept, workdir, study.base, list(dict(study.rows)))
+                _keep(kept, workdir, study.base, list(dict(study.rows)), arguments_of)
                 return
             folder, of_first = _folder(workdir, row, seed), _folder(workdir, first, seed)
             measured = of_first if (of_first / "config.json").exists() else None
@@ -227,8 +232,22 @@ def _probed(workdir: Path) -> dict[str, float]:
     return {"probed": notes["probes"] / cells}
 
 
-def _keep(kept: Path, workdir: Path, base: str, order: list[str]) -> None:
-    """Puts what has ended into the study's file, beside what it held of other runs."""
+def _keep(
+    kept: Path,
+    workdir: Path,
+    base: str,
+    order: list[str],
+    arguments_of: Callable[[str, int], list[str]],
+) -> None:
+    """Puts what has ended into the study's file, beside what it held of other runs of today's rows.
+
+    Args:
+      kept: the study's file.
+      workdir: of all runs.
+      base: what the runs have in common.
+      order: rows of the study.
+      arguments_of: (row, seed) to a run's arguments; runs of others are left out.
+    """
     runs = {}
     if kept.exists():
         runs = {(run["row"], run["seed"]): run for run in load_study(kept)["runs"]}
@@ -236,12 +255,13 @@ def _keep(kept: Path, workdir: Path, base: str, order: list[str]) -> None:
         run = json.loads(path.read_text())
         runs[run["row"], run["seed"]] = run
 
-    def place(run: dict[str, Any]) -> tuple[int, int]:
-        row = run["row"]
-        return (order.index(row) if row in order else len(order)), run["seed"]
-
-    made = {"base": base, "versions": provenance.versions()}
-    disk.write_json(kept, {**made, "runs": sorted(runs.values(), key=place)})
+    now = [
+        run
+        for (row, seed), run in runs.items()
+        if row in order and run["arguments"] == arguments_of(row, seed)
+    ]
+    now.sort(key=lambda run: (order.index(run["row"]), run["seed"]))
+    disk.write_json(kept, {"base": base, "versions": provenance.versions(), "runs": now})
 
 
 if __name__ == "__main__":

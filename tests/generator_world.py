@@ -10,6 +10,7 @@ from semid_jax.models.codes import Centroids, meaning
 from semid_jax.models.fusion import Archetypes, ItemViews, parts, see
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.train.objective import Codes
+from semid_jax.train.proposal import make_proposal
 
 CONFIG = GeneratorConfig(width=16, layers=1, heads=2, digit_width=4, condition_rank=3, dropout=0.1)
 A, N, L, K, C, M, Z, TASTES = 2, 20, 4, 8, 5, 2, 8, 3
@@ -60,12 +61,13 @@ def make_views(rng):
     )
 
 
-def make_codes(coarse, fine, log_proposal, views):
+def make_codes(coarse, fine, views):
     column = jnp.arange(A)[:, None]
     z = see(views, column, jnp.arange(N + 1)[None])
     detail = meaning(make_centroids(), jnp.asarray(coarse), jnp.asarray(fine)).detail
     codes = jnp.asarray(coarse), jnp.asarray(fine)
-    return Codes(*codes, log_proposal, POPULARITY, views, z, detail, parts(views), make_centroids())
+    proposal = make_proposal(np.minimum(np.arange(N + 1), 1))  # all alike
+    return Codes(*codes, proposal, POPULARITY, views, z, detail, parts(views), make_centroids())
 
 
 def states_of(generator, params, vectors, items):

@@ -73,7 +73,7 @@ def test_training_and_serving_score_what_is_believed_and_how_popular_items_are()
                 p += (belief[b, t, m].astype(np.float32) / weight) @ np.asarray(views.table[m])
             s1[b, t] += of_items.m[a] @ p
 
-    codes = make_codes(coarse, fine, jnp.zeros(N + 1), views)
+    codes = make_codes(coarse, fine, views)
     batch = {
         "inputs": jnp.asarray(inputs),
         "targets": jnp.asarray(targets),

@@ -13,19 +13,25 @@ from semid_jax.decode.score import make_query
 from semid_jax.decode.sketch import Shape, build_bounds
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("rank", "block", "chunk"), [(3, 8, 50), (29, 16, 4096)])
-def test_pruned_is_exact(kind, rank, block, chunk, monkeypatch):
-    monkeypatch.setattr("semid_jax.decode.pruned.PAYS", 2.0)  # even where it does not pay
+@pytest.fixture
+def few_users(monkeypatch):
+    """Few users are searched for as many are; what is compiled so is forgotten afterwards."""
     monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
     jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("rank", "block", "chunk"), [(3, 8, 50), (29, 16, 4096)])
+def test_pruned_is_exact(kind, rank, block, chunk, few_users, monkeypatch):
+    monkeypatch.setattr("semid_jax.decode.pruned.PAYS", 2.0)  # even where it does not pay
     world = World(kind)
     sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(rank, block))
     exact = retrieve_exact(world.index, world.query, 10)
     found = retrieve_pruned(world.index, sketch, world.query, 10, chunk, blocks=2, users=3)
     np.testing.assert_array_equal(found.items, exact.items)
     np.testing.assert_array_equal(found.scores, exact.scores)
-    jax.clear_caches()
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,9 +69,7 @@ def test_of_a_large_catalogue_little_is_scored():
     )
 
 
-def test_where_it_does_not_pay_everything_is_scored(monkeypatch):
-    monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
-    jax.clear_caches()
+def test_where_it_does_not_pay_everything_is_scored(few_users):
     world = World("constant codes")
     sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(4, 32))
     found = retrieve_pruned(world.index, sketch, world.query, 10)
@@ -74,14 +78,15 @@ def test_where_it_does_not_pay_everything_is_scored(monkeypatch):
     np.testing.assert_array_equal(found.scored, exact.scored)
 
 
-def test_more_items_than_there_are(monkeypatch):
-    monkeypatch.setattr("semid_jax.decode.pruned.LEAST", 1)
-    jax.clear_caches()
+@pytest.mark.parametrize("block", [2, 32])
+def test_more_items_than_there_are(block, few_users, monkeypatch):
+    monkeypatch.setattr("semid_jax.decode.pruned.PAYS", 2.0)
     world = World("one archetype")
-    sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(4, 32))
-    found = retrieve_pruned(world.index, sketch, world.query, 320)
-    exact = retrieve_exact(world.index, world.query, 320)
+    sketch = build_bounds(world.index, np.asarray(world.query.vector), Shape(4, block))
+    exact = retrieve_exact(world.index, world.query, 450)
+    found = retrieve_pruned(world.index, sketch, world.query, 450)
     np.testing.assert_array_equal(found.items, exact.items)
+    np.testing.assert_array_equal(found.scored, exact.scored)
 
 
 def test_leaves_keep_groups_and_put_alike_points_together():

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semid_jax.decode.shortlist import FEW, GROUP, SPARE, shortlist
+from semid_jax.decode.shortlist import FEW, GROUP, RUN, SPARE, _count_up_to, shortlist
 
 ROWS = 2 * FEW
 
@@ -72,3 +72,9 @@ def test_all_are_chosen_where_all_are_asked_for():
     chosen, filled = shortlist(jnp.asarray(scores), 64)
     np.testing.assert_array_equal(np.sort(chosen), np.tile(np.arange(64), (ROWS, 1)))
     assert np.all(filled)
+
+
+@pytest.mark.parametrize("n", [1, RUN, RUN + 1, RUN**2, 40_003])
+def test_counts_are_those_of_a_running_sum(n):
+    reach = np.random.default_rng(n).random((3, n)) < 0.4
+    np.testing.assert_array_equal(_count_up_to(jnp.asarray(reach)), np.cumsum(reach, axis=1))

@@ -47,11 +47,12 @@ def test_ties_in_hash_order_need_no_sort_and_a_wrong_order_is_put_right():
 
 
 def test_zero_and_minus_zero_are_one_score():
-    scores = jnp.asarray([[0.0, -0.0] * 20])
     items = np.arange(1, 41, dtype=np.int32)
-    for k in (5, 40):
-        best, _ = top_k_ties(scores, jnp.asarray(items), k)
-        np.testing.assert_array_equal(best[0], items[np.argsort(tie_hash(items))][:k])
+    for order in (items, items[np.argsort(tie_hash(items))]):
+        for scores in ([0.0, -0.0] * 20, [-0.0] + [0.0] * 39):
+            for k in (5, 40):
+                best, _ = top_k_ties(jnp.asarray([scores]), jnp.asarray(order), k)
+                np.testing.assert_array_equal(best[0], items[np.argsort(tie_hash(items))][:k])
 
 
 def test_hash_is_one_to_one_the_same_in_numpy_and_jax_and_favours_no_end():

@@ -83,7 +83,7 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
             s2[b, t] += liked[archetype[b], :, 0] @ tastes[b, t, 0] * 0.6
             s2[b, t] += liked[archetype[b], :, 1] @ tastes[b, t, 1] * -0.4
 
-    codes = make_codes(coarse, fine, jnp.zeros(N + 1), views)
+    codes = make_codes(coarse, fine, views)
     batch = {
         "inputs": jnp.asarray(inputs),
         "targets": jnp.asarray(targets),

@@ -32,6 +32,7 @@ from semid_jax.models.hdnag import (
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
 from semid_jax.parallel import Parallel
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
+from semid_jax.train.proposal import make_proposal
 from semid_jax.train.step import first_state, make_step
 from semid_jax.types import InputError
 
@@ -146,9 +147,9 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 
 
 def test_a_sample_of_candidates_stands_for_all_items():
-    counts = np.random.default_rng(0).integers(1, 9, N)
-    log_p = np.concatenate([[-np.inf], np.log(counts / counts.sum())]).astype(np.float32)
-    codes = Codes(None, None, jnp.asarray(log_p), None, None, None, None, None, None)
+    counts = np.random.default_rng(0).integers(0, 9, N + 1)
+    counts[0] = 0
+    codes = Codes(None, None, make_proposal(counts), None, None, None, None, None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):
@@ -183,7 +184,7 @@ def test_two_devices_train_as_one(mode, dense):
     rng, coarse, fine, generator, params = world(dense=dense)
     optimiser = optax.sgd(0.1)
     step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2), optimiser)
-    codes = make_codes(coarse, fine, jnp.log(jnp.full(N + 1, 1.0 / N)), make_views(rng))
+    codes = make_codes(coarse, fine, make_views(rng))
     items = rng.integers(1, N + 1, (8, 7)).astype(np.int32)
     items[5, 3:] = 0  # devices with different numbers of loss-bearing positions
     archetype = np.repeat(np.array([0, 1, 1, 0], np.int32), 2)
@@ -212,7 +213,7 @@ def test_the_train_step_lowers(platform):
     optimiser = optax.sgd(0.1)
     step = make_step(hdnag_losses(generator, LossConfig(candidates=8, fakes=4), 2), optimiser)
     parallel = Parallel("shard_map", jax.devices()[:1])
-    codes = make_codes(coarse, fine, jnp.zeros(N + 1), make_views(rng))
+    codes = make_codes(coarse, fine, make_views(rng))
     items = jnp.zeros((4, 6), jnp.int32)
     batch = {
         "inputs": items,
@@ -236,7 +237,7 @@ def test_a_seed_is_an_argument_of_the_compiled_step():
         return step(*arguments)
 
     compiled = Parallel("pmap", jax.devices()[:1]).compile(watched)
-    codes = make_codes(coarse, fine, jnp.zeros(N + 1), make_views(rng))
+    codes = make_codes(coarse, fine, make_views(rng))
     items = rng.integers(1, N + 1, (1, 4, 7)).astype(np.int32)
     batch = {
         "inputs": items[..., :-1],

@@ -61,6 +61,16 @@ def test_ids_fit_the_vectors(change):
         assert ((z - decoded) ** 2).sum() < 0.4 * ((z - z.mean(axis=0)) ** 2).sum()
 
 
+def test_one_digit_is_of_the_items_own_coordinates():
+    points, train = world()
+    book, coarse, fine = fit(points, train, dataclasses.replace(CONFIG, digits=1, codewords=64))
+    np.testing.assert_array_equal(book.rotation, np.eye(points.shape[-1]))
+    z = points[0, 1:]
+    np.testing.assert_array_equal(books.encode_fine(book, z, coarse[0, 1:]), fine[0, 1:])
+    left = z - np.asarray(book.fine)[0, fine[0, 1:, 0]]
+    assert (left**2).sum() < 0.5 * ((z - z.mean(axis=0)) ** 2).sum()
+
+
 def test_the_same_twice():
     points, train = world()
     same(fit(points, train, CONFIG), fit(points, train, CONFIG))

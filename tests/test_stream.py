@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from perceiver_world import M, N, choose, make_perceiver
+from perceiver_world import N, choose, make_perceiver
 
 from semid_jax.models.memory import Memory
 from semid_jax.models.perceiver import drift_evidence, evidence, first_prior, posterior
@@ -153,4 +153,3 @@ def test_the_memory_begins_anew_where_the_drift_did():
 def test_the_score_of_drift_is_that_of_either_kind():
     drift = jnp.asarray([[1.0, -jnp.inf], [2.0, -jnp.inf]])
     np.testing.assert_allclose(drift_score(drift), [np.log(np.e + np.e**2), -np.inf], rtol=1e-6)
-    assert M == 2

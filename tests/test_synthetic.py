@@ -223,15 +223,10 @@ def test_grid_is_even_on_the_simplex():
         ("drift_alpha_share", 0.9, r"synthetic.drift_alpha_share = 0.9"),
         ("missing_rate", 1.0, r"synthetic.missing_rate = 1.0"),
         ("modalities", (), r"synthetic.modalities = \(\)"),
+        ("topics", 40, r"synthetic.topics = 40: 40\^3 tastes are too many for the oracle"),
         ("gamma", 30.0, r"synthetic.oracle_ndcg = 0.25: this world reaches"),
     ],
 )
 def test_impossible_worlds_are_named(field, value, message):
     with pytest.raises(InputError, match=message):
         generate(SyntheticConfig(**{"n_users": 20, "n_items": 100, "topics": 3, field: value}))
-
-
-def test_oracle_refuses_what_it_cannot_sum(world):
-    truth = dict(world.truth, prototypes=np.zeros((40, 3, 8), np.float32))
-    with pytest.raises(InputError, match=r"40\^3 tastes are too many"):
-        posterior_alpha(truth, world.interactions, world.interactions.lengths)

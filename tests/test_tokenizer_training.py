@@ -80,6 +80,20 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     assert not perceived & of("refiner", "gate", "value")
 
 
+def test_without_weights_all_users_are_taught_alike():
+    module, params, inputs, history = start()
+    module = dataclasses.replace(module, config=dataclasses.replace(CONFIG, uniform=True))
+
+    def strength(params):
+        loss = tokenizer_loss(module, params, inputs, make_windows(history), jax.random.key(1))
+        return loss[1]["balance_loss"]
+
+    # Alike whatever the tastes are: by weights alone they could differ.
+    gradient = jax.grad(strength)(params)
+    assert max(np.abs(leaf).max() for leaf in jax.tree.leaves(gradient)) < 1e-5
+    assert strength(params) > 0.9
+
+
 def test_windows_name_every_item_once():
     history = np.array([[5, 3, 5, 0, 0, 0], [9, 3, 0, 0, 0, 0], [3, 0, 0, 0, 0, 0]], np.int32)
     windows = make_windows(history)

@@ -17,11 +17,14 @@ from semid_jax.eval.users import Lists
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models import encoders
+from semid_jax.models.pmat import PmatConfig
 from semid_jax.quantize import codebook
+from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.static import StaticIds, native_ids, residual_codes
 from semid_jax.tokenizers import fusid, mmq, mql4grec, pctx, rqvae
 from semid_jax.tokenizers.fused import side_by_side, to_width
 from semid_jax.tokenizers.registry import METHODS, method_of
+from semid_jax.train.semantic_ids import make_tokenizer
 from semid_jax.types import InputError
 
 RQVAE = rqvae.RqvaeConfig(hidden=(32,), latent=8, codewords=16, steps=100, batch_size=32)
@@ -91,9 +94,13 @@ def test_losses_of_fusid():
     logits = unit(left) @ unit(right).T / 0.2
     p, q = np.exp(logits), np.exp(logits.T)
     own = np.arange(6)
+    # Items 3 and 8 stand in two pairs each: there they are no negatives of their partners.
+    pairs = np.array([[1, 8], [2, 8], [3, 4], [5, 6], [7, 3], [9, 10]])
+    p[[0, 1, 2], [1, 0, 4]] = 0
+    q[[4], [2]] = 0
     there = -np.log(p[own, own] / p.sum(1)).mean()
     back = -np.log(q[own, own] / q.sum(1)).mean()
-    found = fusid.metric_loss(left, right, 0.2)
+    found = fusid.metric_loss(left, right, jnp.asarray(pairs), 0.2)
     np.testing.assert_allclose(found, (there + back) / 2, rtol=1e-5)
 
     parts = rng.normal(size=(9, 3, 4)).astype("f") * rng.uniform(0.2, 2, (3, 4)).astype("f")
@@ -141,7 +148,7 @@ def test_losses_of_mmq():
 @pytest.mark.parametrize("name", ["rqvae", "mmq"])
 def test_a_codebook_has_no_more_codewords_than_items_to_learn_from(world, name):
     features, interactions = world
-    config = dataclasses.replace(SMALL[name], codewords=10_000, steps=2)
+    config = dataclasses.replace(SMALL[name], codewords=256, steps=2)
     book = method_of(name).fit(features, interactions, config, 0).book
     assert book.fine.shape[-2] == train_items(interactions).sum()
 
@@ -300,6 +307,42 @@ def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
     # Another tokenizer is another run.
     assert launch.main([*arguments, f"--config.{name}.steps=51"]) == launch.BAD_INPUT
     shutil.rmtree(tmp_path / "w")
+
+
+@pytest.mark.parametrize("name", ["fusid", "mmq", "pctx", "rqvae"])
+def test_codes_of_more_than_a_byte_are_refused(name):
+    with pytest.raises(InputError, match=rf"{name}\.codewords: 300 is outside 1\.\.256"):
+        METHODS[name].config(codewords=300)
+
+
+@pytest.mark.parametrize("name", ["pmat", *SMALL])
+def test_what_is_held_out_changes_no_tokenizer(world, name):
+    features, interactions = world
+    rng = np.random.default_rng(3)
+    held = np.concatenate([interactions.offsets[1:] - 1, interactions.offsets[1:] - 2])
+    items = interactions.items.copy()
+    items[held] = rng.permutation(items[held])
+    assert np.mean(items[held] != interactions.items[held]) > 0.9
+    others = dataclasses.replace(interactions, items=items)
+    known = np.ones(len(items), bool)
+    known[held] = False
+    if name != "pmat":
+        made = [METHODS[name].fit(features, i, SMALL[name], 0) for i in (interactions, others)]
+        parts = [
+            (m.points, m.book, () if m.contexts is None else m.contexts.uses[known]) for m in made
+        ]
+    else:
+        config = PmatConfig(
+            width=16, tastes=4, archetypes=3, steps=4, window=3, positions=4, candidates=64
+        )
+        book = QuantizeConfig(digits=4, codewords=8, iterations=3, rotation_iterations=1)
+        made = [make_tokenizer(features, i, config, book, 12, 0) for i in (interactions, others)]
+        parts = [
+            (m.frozen, m.archetypes, m.points, m.book, m.coarse, m.fine, m.threshold, readings)
+            for m in made
+            for readings in ([value[known] for value in vars(m.readings).values()],)
+        ]
+    jax.tree.map(np.testing.assert_array_equal, *parts)
 
 
 def test_wrong_names_are_refused(capsys):

@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
-from semid_jax.data.tables import read_features, read_jsonl, read_sequences, rows_of, with_padding
+from semid_jax.data.tables import (
+    distinct,
+    read_features,
+    read_jsonl,
+    read_sequences,
+    rows_of,
+    with_padding,
+)
 from semid_jax.types import Catalogue, InputError
 
 
@@ -36,8 +43,9 @@ def read_amazon_2014(
         )
     path = folder / "sequences.txt"
     user_ids, users, numbers = read_sequences(path)
-    products = read_jsonl(folder / "items.jsonl", ("id", "asin", "text", "attributes"))
-    ids = np.array([product["id"] for product in products], np.int64)
+    fields = {"id": int, "asin": str, "text": str, "attributes": list}
+    products = read_jsonl(folder / "items.jsonl", fields)
+    ids = distinct(folder / "items.jsonl", [product["id"] for product in products])
     empty = np.zeros(0, np.int32)
     catalogue = Catalogue(
         item_ids=with_padding([product["asin"] for product in products]),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
 
+from semid_jax import disk
 from semid_jax.data.amazon import read_amazon_2014
 from semid_jax.data.folder import read_folder
 from semid_jax.data.movielens import read_movielens_1m, read_movielens_100k
@@ -84,6 +86,19 @@ def source_path(config: DataConfig) -> Path:
             "SEMID_DATA to the folder that holds it"
         )
     return path
+
+
+def source_hash(config: DataConfig) -> str:
+    """A hash of the names and bytes of all files that a data set is read from.
+
+    Raises:
+      InputError: the folder is not there.
+    """
+    folder = source_path(config) / config.category
+    known = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        known.update(f"{path.relative_to(folder).as_posix()} {disk.file_hash(path)}\n".encode())
+    return known.hexdigest()
 
 
 def read(config: DataConfig, synthetic: SyntheticConfig | None = None) -> RawDataset:

@@ -22,6 +22,7 @@ import numpy as np
 
 from semid_jax.data.sequences import train_items
 from semid_jax.data.source import RawDataset
+from semid_jax.features.behaviour import NAME as BEHAVIOUR
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_components, fit_transform
 from semid_jax.quantize.kmeans import fit_kmeans
@@ -83,6 +84,11 @@ def expanded(raw: RawDataset, drawn: Expansion) -> RawDataset:
         raw.interactions, items=drawn.chosen, n_items=catalogue.n_items
     )
     return RawDataset(interactions, catalogue, {})
+
+
+def expanded_modalities(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """What is asked of the real catalogue, of the expanded one: its one modality, and behaviour."""
+    return (*(name for name in wanted if name == BEHAVIOUR), MODALITY)
 
 
 @dataclasses.dataclass(frozen=True)

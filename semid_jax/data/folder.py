@@ -7,7 +7,14 @@ from pathlib import Path
 import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
-from semid_jax.data.tables import check_finite, numbers, read_table, rows_of, with_padding
+from semid_jax.data.tables import (
+    check_finite,
+    no_blanks,
+    numbers,
+    read_table,
+    rows_of,
+    with_padding,
+)
 from semid_jax.types import Catalogue, InputError
 
 TITLES = ("title", "item_name", "name", "movie_title")
@@ -33,6 +40,12 @@ def read_folder(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> R
     inter_path, item_path = _only(source_dir, "*.inter"), _only(source_dir, "*.item")
     inter = read_table(inter_path, ("user_id", "item_id"), "\t")
     item = read_table(item_path, ("item_id",), "\t")
+    for path, table, column in (
+        (inter_path, inter, "user_id"),
+        (inter_path, inter, "item_id"),
+        (item_path, item, "item_id"),
+    ):
+        no_blanks(path, column, table[column])
     item_ids = item["item_id"]
     unique, counts = np.unique(item_ids, return_counts=True)
     if len(unique) < len(item_ids):

@@ -8,6 +8,7 @@ import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
 from semid_jax.data.tables import (
+    distinct,
     numbers,
     read_features,
     read_jsonl,
@@ -28,8 +29,9 @@ def read_movies(source_dir: Path) -> tuple[np.ndarray, Catalogue]:
     Returns:
       movie ids int64[N] and the catalogue, rows in the same order.
     """
-    movies = read_jsonl(source_dir / "items.jsonl", ("movieId", "title", "genres"))
-    ids = np.array([movie["movieId"] for movie in movies], np.int64)
+    path = source_dir / "items.jsonl"
+    movies = read_jsonl(path, {"movieId": int, "title": str, "genres": list})
+    ids = distinct(path, [movie["movieId"] for movie in movies])
     catalogue = Catalogue(
         item_ids=padded([str(number) for number in ids]),
         titles=padded([movie["title"] for movie in movies]),

@@ -12,10 +12,9 @@ import numpy as np
 
 from semid_jax.data.choices import directions, expected_ndcg, log_popularity
 from semid_jax.data.synthetic import INTEREST_DRIFT
-from semid_jax.types import InputError, Interactions
+from semid_jax.types import Interactions
 
 PAIRS = 2**24  # users x (tastes, weights) held at once
-LARGEST_TASTES = 50_000  # topics ** M; beyond, the sum over tastes is no longer a matter of seconds
 
 
 def oracle_ndcg(truth: Mapping[str, np.ndarray], k: int = 10) -> float:
@@ -74,18 +73,10 @@ def posterior_alpha(
 
     Returns:
       float32[U, M], at the last seen interaction.
-
-    Raises:
-      InputError: too many topics ** M to sum over.
     """
     flat, bias = _flat(truth)
     prototypes = truth["prototypes"]
     n_topics, n_modalities, width = prototypes.shape
-    if n_topics**n_modalities > LARGEST_TASTES:
-        raise InputError(
-            f"synthetic.topics = {n_topics}: {n_topics}^{n_modalities} tastes are too many for the "
-            f"oracle, which sums over at most {LARGEST_TASTES}; set fewer topics"
-        )
     grid = simplex_grid(n_modalities, steps)
     items = flat.reshape(len(flat), n_modalities, width)
     affinity = np.einsum("imq,kmq->ikm", items, prototypes)  # S: item x topic x modality

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import grain
 import numpy as np
 
-from semid_jax.data.sequences import gather_windows, split_end
+from semid_jax.data.sequences import check_trainable, gather_windows, split_end
 from semid_jax.types import InputError, Interactions
 
 ENDLESS = 2**31 - 1  # the loop decides how many steps to take, not the source
@@ -250,11 +250,10 @@ class TrainBatches:
         for before in (archetype_before, belief_before):
             if before is not None and len(before) != len(interactions.items):
                 raise ValueError("what is known before items must be aligned with them")
+        check_trainable(interactions)
         self._items = interactions.items
         cut = slide_windows if config.sliding else cut_windows
         self._windows = cut(interactions, config.max_length)
-        if not len(self._windows):
-            raise InputError("data: every history is 3 items long, nothing to train on; give more")
         targets = self._windows.n_targets
         if archetype_before is not None:
             self._windows = view_windows(self._windows, archetype_before)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semid_jax.types import Interactions
+from semid_jax.types import InputError, Interactions
 
 SPLITS = ("train", "validation", "test")
 
@@ -56,6 +56,16 @@ def prefixes(
     start = np.maximum(interactions.offsets[users], end - max_length)
     histories, lengths = gather_windows(interactions.items, start, end, max_length)
     return histories, lengths, interactions.items[end]
+
+
+def check_trainable(interactions: Interactions) -> None:
+    """Refuses histories of which nothing is left to train on.
+
+    Raises:
+      InputError: none has two items before those that are held out.
+    """
+    if not np.any(split_end(interactions, "train") > 1):
+        raise InputError("data: every history is 3 items long, nothing to train on; give more")
 
 
 def gather_windows(

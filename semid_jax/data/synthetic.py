@@ -45,6 +45,8 @@ TOPIC_WORDS = (
     "zephyr",
 )
 
+LARGEST_TASTES = 50_000  # topics ** M; beyond, the oracle's sum is no longer a matter of seconds
+
 
 @dataclasses.dataclass(frozen=True)
 class SyntheticConfig:
@@ -181,6 +183,12 @@ def _check(config: SyntheticConfig) -> None:
             raise InputError(f"synthetic.{name} = {value}: set it between {low:g} and {high:g}")
     if not config.modalities:
         raise InputError("synthetic.modalities = (): name at least one")
+    if config.topics ** len(config.modalities) > LARGEST_TASTES:
+        raise InputError(
+            f"synthetic.topics = {config.topics}: {config.topics}^{len(config.modalities)} tastes "
+            f"are too many for the oracle, which sums over at most {LARGEST_TASTES}; set fewer "
+            "topics or modalities"
+        )
 
 
 def draw_items(

@@ -7,13 +7,15 @@ import gzip
 import json
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from semid_jax.types import InputError
+
+LARGEST = 1e18  # number of a column: what an int64 can hold
 
 
 def read_text(path: Path) -> str:
@@ -26,19 +28,33 @@ def read_text(path: Path) -> str:
         raise InputError(f"{path}: no such file; point config.data.source_dir at the data set")
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error}); fetch the file again") from error
 
 
-def read_jsonl(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[str]:
+    """The lines of a file; what else Unicode takes for the end of a line stays in them.
+
+    Raises:
+      InputError: see `read_text`.
+    """
+    text = read_text(path).replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n")
+
+
+def read_jsonl(path: Path, fields: Mapping[str, type]) -> list[dict[str, Any]]:
     """The objects of a JSON-lines file, each of which must have the given fields.
+
+    Args:
+      path: the file.
+      fields: name -> type.
 
     Raises:
       InputError: names file, line and field.
     """
     rows = []
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
@@ -46,6 +62,12 @@ def read_jsonl(path: Path, fields: Sequence[str]) -> list[dict[str, Any]]:
         lacking = [name for name in fields if not isinstance(row, dict) or name not in row]
         if lacking:
             raise InputError(f"{path}, line {number}: field {lacking[0]!r} is missing; add it")
+        wrong = [name for name, kind in fields.items() if not isinstance(row[name], kind)]
+        if wrong:
+            kind, value = fields[wrong[0]].__name__, json.dumps(row[wrong[0]])
+            raise InputError(
+                f"{path}, line {number}: field {wrong[0]!r} is {value}; give one of type {kind}"
+            )
         rows.append(row)
     return rows
 
@@ -59,15 +81,14 @@ def read_sequences(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Raises:
       InputError: names file and line.
     """
-    text = read_text(path)
-    lines = [line.split() for line in text.splitlines()]
+    lines = [line.split() for line in read_lines(path)]
     lines = [line for line in lines if line]
     sizes = np.array([len(line) - 1 for line in lines], np.int64)
     if not len(lines) or not sizes.sum():
         raise InputError(f"{path}: no interactions; expected lines `user item item …`")
     try:
         items = np.array([token for line in lines for token in line[1:]]).astype(np.int64)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise InputError(f"{path}: an item id is not a whole number ({error}); fix it") from error
     user_ids = np.array([line[0] for line in lines])
     unique, first = np.unique(user_ids, return_index=True)
@@ -91,7 +112,7 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
     Raises:
       InputError: a column is missing, a row has another number of cells, or there is no row.
     """
-    lines = read_text(path).splitlines()
+    lines = read_lines(path)
     rows = csv.reader(lines, delimiter=separator, quotechar='"' if separator == "," else None)
     header = [cell.split(":")[0].strip() for cell in next(rows, [])]
     for field in fields:
@@ -111,6 +132,18 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
         raise InputError(f"{path}: no rows behind the header; add them")
     columns = zip(*(row for _, row in cells), strict=True)
     return {name: np.array(column) for name, column in zip(header, columns, strict=True)}
+
+
+def no_blanks(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
+    """The cells of a column of ids, str[rows], none of which is empty.
+
+    Raises:
+      InputError: names file, line and column.
+    """
+    blank = np.flatnonzero(np.char.strip(cells) == "")
+    if len(blank):
+        raise InputError(f"{path}, line {blank[0] + 2}: {column} is empty; give an id")
+    return cells
 
 
 def numbers(path: Path, column: str, cells: np.ndarray, gaps: bool = False) -> np.ndarray:
@@ -133,12 +166,30 @@ def numbers(path: Path, column: str, cells: np.ndarray, gaps: bool = False) -> n
         values = np.where(empty, "0", cells).astype(np.float64)
     except ValueError as error:
         raise InputError(f"{path}: column {column!r} is not a number ({error}); fix it") from error
-    wrong = np.flatnonzero(~np.isfinite(values))
+    wrong = np.flatnonzero(~(np.abs(values) < LARGEST))
     if len(wrong):
         raise InputError(
-            f"{path}, line {wrong[0] + 2}: {column} is {cells[wrong[0]]}; give a finite number"
+            f"{path}, line {wrong[0] + 2}: {column} is {cells[wrong[0]]}; give a finite number "
+            f"below {LARGEST:g}"
         )
     return np.where(empty, np.nan, values)
+
+
+def distinct(path: Path, ids: Sequence[int]) -> np.ndarray:
+    """Ids of a file's rows as int64[n].
+
+    Raises:
+      InputError: there is none, one is too large, or there are two of one id.
+    """
+    try:
+        made = np.array(ids, np.int64)
+    except OverflowError as error:
+        raise InputError(f"{path}: an id is too large ({error}); number the items anew") from error
+    unique, counts = np.unique(made, return_counts=True)
+    if not len(made) or len(unique) < len(made):
+        what = f"id {unique[counts > 1][0]} has several rows" if len(made) else "no rows"
+        raise InputError(f"{path}: {what}; give one per item")
+    return made
 
 
 def rows_of(ids: np.ndarray, wanted: np.ndarray, source: str) -> np.ndarray:

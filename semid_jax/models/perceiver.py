@@ -18,6 +18,7 @@ Functions are of one user; `over_users` makes them functions of many.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -178,6 +179,14 @@ def over_users(function: Callable[..., Any]) -> Callable[..., Any]:
 def first_prior(latents: Latents) -> Prior:
     """What is believed of a user of whom nothing is known: the crowd."""
     return Prior(latents.log_weights, latents.log_tastes)
+
+
+def without_weights(latents: Latents) -> Latents:
+    """The same crowd, if all its users had the same weights: the grid's points at the centre."""
+    grid = simplex(len(latents.mean))[0]
+    off = np.sum((grid - 1 / grid.shape[1]) ** 2, axis=1)
+    centre = jnp.where(off <= off.min() + 1e-6, 0.0, NEVER)
+    return dataclasses.replace(latents, log_weights=jax.nn.log_softmax(centre))
 
 
 def _join(of_levels: jax.Array) -> jax.Array:

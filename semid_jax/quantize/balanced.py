@@ -105,7 +105,7 @@ def fit_balanced(
       iterations: most steps; it ends sooner when nothing moves.
 
     Returns:
-      (f32[C, D] centroids, int32[n] the assignment that they are the means of).
+      (f32[C, D] centroids, int32[n] the balanced assignment to them).
     """
     centroids = np.array(start, np.float32)
     cell = assign_balanced(z, centroids, capacity)

@@ -29,7 +29,7 @@ class QuantizeConfig:
       rotation_iterations: alternations of the OPQ rotation; 0 keeps the eigenvalue allocation.
       balance: largest list of a column over the mean list, at least 1.
       max_points: vectors that codebooks are fitted on; a seeded sample where there are more.
-      seed: of the sample and of the k-means++ starts.
+      seed: of the sample and of the k-means++ starts; a run's own seed is added to it.
     """
 
     kind: str = "hierarchical"

@@ -86,7 +86,7 @@ def encode_items(
 
     Returns:
       (coarse int32[A, N + 1], fine uint8[A, N + 1, L]). In every column no cell has more than
-      `balance` times the mean; equal columns have equal codes; row 0 is all zero.
+      `balance` times the mean, rounded up; equal columns have equal codes; row 0 is all zero.
     """
     archetypes, rows, _ = points.shape
     source, cells = distinct_columns(points), np.asarray(book.coarse)
@@ -225,6 +225,8 @@ def fit_fine(
         config.rotation_iterations,
         config.seed,
     )
+    if config.own == 1:  # nothing is cut: words of the items' own coordinates, as a level has
+        rotation, fine = np.eye(width, dtype=np.float32), fine @ rotation.T
     return book(
         rotation=jax.numpy.asarray(rotation), fine=jax.numpy.asarray(fine), absolute=absolute
     )

@@ -16,12 +16,13 @@ from ml_collections import ConfigDict
 
 from semid_jax import artifacts, disk
 from semid_jax.checkpoint import tree_hash
-from semid_jax.data.sequences import log_proposal, popularity, train_items
+from semid_jax.data.sequences import popularity, train_items
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index
 from semid_jax.decode.rescoring import DenseItems
+from semid_jax.decode.scann_search import available
 from semid_jax.decode.sketch import Sketch
 from semid_jax.eval.calibration import FACTORS, metrics_by_factor, scale_likeness
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
@@ -65,6 +66,7 @@ from semid_jax.train import tokenizer_arrays
 from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig
+from semid_jax.train.proposal import make_proposal
 from semid_jax.train.semantic_ids import Tokenizer, make_tokenizer, of_vectors, start_codes
 from semid_jax.types import InputError, ItemFeatures
 
@@ -131,7 +133,9 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
-    section(config, "decode", DecodeConfig)
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    if decode.methods[0] == "scann" and not available():
+        raise InputError("decode.methods: scann is not installed here; name another one first")
     sizes: GeneratorConfig = section(config, "model", GeneratorConfig)
     if sizes.normalised and not config.validate_only:
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
@@ -295,7 +299,7 @@ def make_codes(tokenizer: Tokenizer, counts: np.ndarray, has_dense: bool) -> Cod
     return Codes(
         coarse,
         fine,
-        jnp.asarray(log_proposal(counts)),
+        make_proposal(counts),
         log_popularity(counts),
         tokenizer.views,
         jnp.asarray(tokenizer.points),

@@ -28,10 +28,11 @@ def static_ids_stage(
     """
     directory, kind = workdir / "tokenizer", "static_ids"
     inputs = {"features": artifacts.content_hash(workdir / "features")}
-    settings = config.quantize.to_dict() | {"fuse": fuse_settings(config)}
+    quantize = section(config, "quantize", QuantizeConfig)
+    quantize = dataclasses.replace(quantize, seed=quantize.seed + config.seed)
+    settings = dataclasses.asdict(quantize) | {"fuse": fuse_settings(config)}
     if not artifacts.matches(directory, kind, inputs, settings):
         started = time.perf_counter()
-        quantize = section(config, "quantize", QuantizeConfig)
         fused = fused_items(config, features, raw.interactions)
         if fused is None:
             made = static.make_static_ids(features, train_items(raw.interactions), quantize)

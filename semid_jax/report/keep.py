@@ -14,10 +14,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from semid_jax import artifacts
 from semid_jax.eval.store import read_evaluation
 from semid_jax.features.normalise import read_features
 from semid_jax.report.ranks import TestRanks, write_ranks
-from semid_jax.report.records import read_json, record_of, write_record
+from semid_jax.report.records import record_of, write_record
 from semid_jax.types import InputError
 
 
@@ -74,7 +75,7 @@ def keep(
     evaluation = read_evaluation(workdir / "evaluation")
     features = None
     if diversity is not None:
-        own, other = (read_json(w / "config.json")["config"]["data"] for w in (workdir, diversity))
+        own, other = (artifacts.content_hash(w / "data") for w in (workdir, diversity))
         if own != other:
             raise InputError(f"--diversity={diversity}: a run on other data")
         features = read_features(diversity / "features")

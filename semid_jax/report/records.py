@@ -25,6 +25,7 @@ MODELS = (
     "popularity",
     "item_knn",
 )
+FEATURES = "_features"  # behind the name of a baseline that reads them
 # Folders under results/ of other files than records.
 SPEED, PAIRED, STUDIES, RANKS = "decode_speed", "paired", "studies", "ranks"
 UPDATES = "update_speed"
@@ -84,7 +85,7 @@ def write_record(results: Path, record: Record) -> Path:
     Raises:
       InputError: the model has no name of MODELS, or the disk is full.
     """
-    if record.model.split("/")[0] not in MODELS:
+    if record.model.split("/")[0].removesuffix(FEATURES) not in MODELS:
         raise InputError(f"model {record.model!r}: a record's model is one of {', '.join(MODELS)}")
     metrics = nest(flatten(record.metrics))
     path = Path(results) / record.experiment / record.file_name
@@ -108,7 +109,7 @@ def record_of(workdir: Path, experiment: str, variant: str = "") -> Record:
     try:
         data, run = made["config"]["data"], metrics["run"]
         features = made["config"].get("model", {}).get("features", False)
-        model = run["model"] + ("_features" if features else "")
+        model = run["model"] + (FEATURES if features else "")
         return Record(
             experiment=experiment,
             model="/".join(filter(None, (model, variant))),

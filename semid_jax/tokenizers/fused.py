@@ -15,7 +15,7 @@ import optax
 from tqdm import tqdm
 
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.types import ItemFeatures
+from semid_jax.types import InputError, ItemFeatures
 
 SCAN = 50  # steps of one call: a step is short, and a call costs as much
 
@@ -52,6 +52,16 @@ class Fused:
     points: np.ndarray
     book: Codebook
     contexts: Contexts | None = None
+
+
+def check_codewords(section: str, codewords: int) -> None:
+    """Refuses codes that do not fit a byte.
+
+    Raises:
+      InputError: names the field.
+    """
+    if not 1 <= codewords <= 256:
+        raise InputError(f"{section}.codewords: {codewords} is outside 1..256, a code is one byte")
 
 
 def side_by_side(features: ItemFeatures) -> np.ndarray:
@@ -120,7 +130,7 @@ def train(
       params: to start from.
       data: arrays that every step reads.
       draw: of a generator and a number of steps: the batches' rows, integers [steps, ...].
-      steps: of the optimiser.
+      steps: of the optimiser, made up to a multiple of SCAN.
       lr: at the peak.
       seed: of the batches and of what is random in the loss.
       name: of the tokenizer, for the progress bar.

@@ -20,7 +20,7 @@ import numpy as np
 from semid_jax.models.encoders import unit
 from semid_jax.quantize import kmeans
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.tokenizers.fused import Fused, draw_items, train
+from semid_jax.tokenizers.fused import Fused, check_codewords, draw_items, train
 from semid_jax.tokenizers.rqvae import Mlp
 from semid_jax.types import ItemFeatures
 
@@ -54,6 +54,10 @@ class MmqConfig:
     steps: int = 3000
     batch_size: int = 1024
     lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuses codes that do not fit a byte."""
+        check_codewords("mmq", self.codewords)
 
 
 def cosine_quantise(

@@ -25,7 +25,14 @@ from semid_jax.models.pmat_losses import contrast
 from semid_jax.models.sasrec import SasRec, SasRecConfig
 from semid_jax.quantize import codebook, opq
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.tokenizers.fused import Contexts, Fused, principal, side_by_side, train
+from semid_jax.tokenizers.fused import (
+    Contexts,
+    Fused,
+    check_codewords,
+    principal,
+    side_by_side,
+    train,
+)
 from semid_jax.types import Interactions, ItemFeatures
 
 CHUNK = 4096  # occurrences whose distances are made at once
@@ -78,6 +85,10 @@ class PctxConfig:
     steps: int = 2000
     batch_size: int = 128
     lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuses codes that do not fit a byte."""
+        check_codewords("pctx", self.codewords)
 
 
 def fit(features: ItemFeatures, interactions: Interactions, config: PctxConfig, seed: int) -> Fused:

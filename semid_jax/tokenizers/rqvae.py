@@ -16,7 +16,7 @@ import numpy as np
 
 from semid_jax.quantize import opq
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.tokenizers.fused import Fused, draw_items, side_by_side, train
+from semid_jax.tokenizers.fused import Fused, check_codewords, draw_items, side_by_side, train
 from semid_jax.types import ItemFeatures
 
 
@@ -43,6 +43,10 @@ class RqvaeConfig:
     steps: int = 3000
     batch_size: int = 1024
     lr: float = 1e-3
+
+    def __post_init__(self) -> None:
+        """Refuses codes that do not fit a byte."""
+        check_codewords("rqvae", self.codewords)
 
 
 class Mlp(nn.Module):

@@ -30,6 +30,7 @@ from semid_jax.models.hdnag_losses import (
     sample_digits,
 )
 from semid_jax.models.linear import multiply
+from semid_jax.train.proposal import Proposal, draw_items
 from semid_jax.train.step import Batch, Chance, Losses
 
 Rows = jax.Array | slice  # of a table of items: int32[...], or a range of them
@@ -42,7 +43,7 @@ class Codes:
     Attributes:
       coarse: int32[A, N + 1].
       fine: uint8[A, N + 1, L].
-      log_proposal: float32[N + 1], log probability of each item as a sampled candidate, row 0 -inf.
+      proposal: what candidates are drawn from.
       popularity: float32[N + 1], pop of each item.
       views: what it takes to see an item as an archetype does.
       z: float32[A, N + 1, D_z], all items as the archetypes see them.
@@ -54,7 +55,7 @@ class Codes:
 
     coarse: jax.Array
     fine: jax.Array
-    log_proposal: jax.Array
+    proposal: Proposal
     popularity: jax.Array
     views: ItemViews
     z: jax.Array
@@ -76,15 +77,13 @@ def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
       key: the same on all devices.
       count: S.
     """
-    n_items = codes.log_proposal.shape[0] - 1
+    n_items = len(codes.proposal.log_p) - 1
     if n_items <= count:
         return Candidates(jnp.arange(1, n_items + 1), jnp.zeros(n_items))
-    cdf = jnp.cumsum(jnp.exp(codes.log_proposal))
-    drawn = jnp.searchsorted(cdf, jax.random.uniform(key, (count,)) * cdf[-1], side="right")
-    ids = jnp.sort(jnp.clip(drawn, 1, n_items))
+    ids = jnp.sort(draw_items(codes.proposal, key, count))
     first = jnp.searchsorted(ids, ids, side="left")
     times = jnp.searchsorted(ids, ids, side="right") - first
-    log_count = codes.log_proposal[ids] + jnp.log(float(count)) - jnp.log(times)
+    log_count = codes.proposal.log_p[ids] + jnp.log(float(count)) - jnp.log(times)
     return Candidates(ids, jnp.where(first == jnp.arange(count), log_count, NEVER))
 
 
@@ -238,7 +237,7 @@ def _group(
     archetype, asked, known, weight = group
     codes = call.codes
     # All rows but the first are cut out of a table much faster than they are looked up.
-    everything = len(candidates.ids) == len(codes.log_proposal) - 1
+    everything = len(candidates.ids) == len(codes.proposal.log_p) - 1
     rows: Rows = slice(1, None) if everything else candidates.ids
     coarse, fine = codes.coarse[archetype, rows], codes.fine[archetype, rows]
     parts, dense = None, None

@@ -238,7 +238,8 @@ def fit_threshold(
       enough to be judged.
     """
     rng = np.random.default_rng((seed, 7))
-    long = np.flatnonzero(split_end(interactions, "train") >= 2 * config.window)
+    # What is judged is what was read before an item: one more than two windows.
+    long = np.flatnonzero(split_end(interactions, "train") > 2 * config.window)
     if not len(long):
         return np.inf
     if len(long) > NULL_USERS:

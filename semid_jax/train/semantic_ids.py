@@ -18,7 +18,7 @@ from semid_jax.models.fusion import (
     fuse,
     user_features,
 )
-from semid_jax.models.perceiver import NEVER, Latents, simplex
+from semid_jax.models.perceiver import without_weights
 from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
@@ -116,14 +116,6 @@ def fit_archetypes(
     return Archetypes(mean_alpha, mean_interest, gate)
 
 
-def without_weights(latents: Latents) -> Latents:
-    """The same crowd, if all its users had the same weights: the grid's points at the centre."""
-    grid = simplex(len(latents.mean))[0]
-    off = np.sum((grid - 1 / grid.shape[1]) ** 2, axis=1)
-    centre = jnp.where(off <= off.min() + 1e-6, 0.0, NEVER)
-    return dataclasses.replace(latents, log_weights=jax.nn.log_softmax(centre))
-
-
 def view_items(frozen: Frozen, archetypes: Archetypes) -> np.ndarray:
     """float32[A, N + 1, D], z of every item under every archetype."""
     one = jax.jit(lambda alpha, gate: fuse(frozen.h, frozen.mask, alpha, gate))
@@ -185,6 +177,7 @@ def make_tokenizer(
     archetypes = fit_archetypes(module, frozen, alpha, interest, config.archetypes, seed)
     points = view_items(frozen, archetypes)
     known_items = train_items(interactions)
+    quantize = dataclasses.replace(quantize, seed=quantize.seed + seed)
     book, coarse, fine = fit(points, known_items, quantize)
     shared = None
     if quantize.shared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from semid_jax.data.sequences import log_proposal, popularity
+from semid_jax.data.sequences import popularity
 from semid_jax.models.encoders import encode, unit
 from semid_jax.models.fusion import fuse
 from semid_jax.models.memory import Memory, sum_before
@@ -23,9 +24,11 @@ from semid_jax.models.perceiver import (
     over_users,
     posterior,
     read_items,
+    without_weights,
 )
 from semid_jax.models.pmat import Pmat
 from semid_jax.models.pmat_losses import balance_loss, contrast, next_item_loss
+from semid_jax.train.proposal import Proposal, draw_items, make_proposal
 from semid_jax.types import Interactions, ItemFeatures
 
 PAIRS = 256  # items whose consistency is looked at, at most
@@ -39,27 +42,23 @@ class Inputs:
       e: float32[N + 1, M, D], encoded items.
       mask: bool[N + 1, M].
       log_popularity: float32[N + 1].
-      cdf: float32[N + 1], of the proposal that candidates are drawn from.
-      log_proposal: float32[N + 1].
+      proposal: what candidates are drawn from.
     """
 
     e: jax.Array
     mask: jax.Array
     log_popularity: jax.Array
-    cdf: jax.Array
-    log_proposal: jax.Array
+    proposal: Proposal
 
 
 def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) -> Inputs:
-    """Puts the items on the device, with a proposal half popular, half uniform."""
+    """Puts the items on the device."""
     counts = popularity(interactions)
-    proposal = log_proposal(counts)
     return Inputs(
         e=encode(features.x, features.present, width),
         mask=jnp.asarray(features.mask),
         log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
-        cdf=jnp.asarray(np.cumsum(np.exp(proposal))),
-        log_proposal=jnp.asarray(proposal),
+        proposal=make_proposal(counts),
     )
 
 
@@ -116,10 +115,8 @@ class Candidates:
 
 def draw_candidates(inputs: Inputs, count: int, key: jax.Array) -> Candidates:
     """Draws items from the proposal, with replacement."""
-    drawn = jax.random.uniform(key, (count,)) * inputs.cdf[-1]
-    item = jnp.clip(jnp.searchsorted(inputs.cdf, drawn, side="right"), 1, None)
-    item = jnp.minimum(item, inputs.cdf.shape[0] - 1)
-    log_count = inputs.log_proposal[item] + jnp.log(float(count))
+    item = draw_items(inputs.proposal, key, count)
+    log_count = inputs.proposal.log_p[item] + jnp.log(float(count))
     return Candidates(
         item, inputs.e[item], inputs.mask[item], log_count, inputs.log_popularity[item]
     )
@@ -200,11 +197,14 @@ def tokenizer_loss(
     latents: Latents = module.apply(
         params, crowd.e, crowd.mask, crowd.log_popularity, crowd.log_count, method=Pmat.latents
     )
+    if config.uniform:
+        latents = without_weights(latents)
 
     @over_users
     def prefer(memory: Memory) -> Preference:
         prior = first_prior(latents)
-        return posterior(latents, prior, evidence(latents, prior, memory)[0])
+        found = posterior(latents, prior, evidence(latents, prior, memory)[0])
+        return same_for_all(found) if config.uniform else found
 
     e, mask = inputs.e[windows.items], inputs.mask[windows.items]
     memory = Memory(read_items(latents, e, mask)[place], mask[place].astype(jnp.float32))
@@ -222,7 +222,8 @@ def tokenizer_loss(
     )
     perceived = _perceived_loss(module, params, latents, crowd, preference, aim)
 
-    # What z is made of learns from what the perceiver says, and tells it nothing.
+    # What z is made of learns from what the perceiver says; next items by z tell it nothing, the
+    # consistency of z and the balance of alpha do.
     held, aim = jax.lax.stop_gradient((preference, aim))
     crowd_h = module.apply(params, crowd.e, method=Pmat.refine)
     h = module.apply(params, e, method=Pmat.refine)
@@ -258,6 +259,12 @@ def tokenizer_loss(
     total = perceived + refined + config.pooled * pooled
     total += config.consistency * consistency + config.balance * balance
     return total, parts
+
+
+def same_for_all(preference: Preference) -> Preference:
+    """The same beliefs of users who all have equal weights; the grid may have no such point."""
+    alpha = preference.alpha
+    return dataclasses.replace(preference, alpha=jnp.full_like(alpha, 1 / alpha.shape[-1]))
 
 
 def _perceived_loss(
