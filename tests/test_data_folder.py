@@ -52,6 +52,15 @@ def test_fractions_of_a_second_still_order(folder):
     assert data.catalogue.item_ids[data.interactions.items].tolist() == list("bac")
 
 
+def test_marks_and_breaks_of_unicode_are_no_lines(folder):
+    rows = ["\ufeffuser_id:token\titem_id:token", *("u\ta", "u\tb", "u\tc")]
+    (folder / "mine.inter").write_text("\r\n".join(rows), encoding="utf-8")
+    items = ["item_id:token\ttitle:token", "a\tone\u2028line", "b\tB\x85", "c\tC", "d\tD"]
+    (folder / "mine.item").write_text("\n".join(items), encoding="utf-8")
+    data = read_folder(folder)
+    assert data.catalogue.titles.tolist() == ["", "one\u2028line", "B\x85", "C"]
+
+
 def save(name, values):
     return lambda folder: np.save(folder / name, values)
 
@@ -99,6 +108,15 @@ def text(name, content):
             text("mine.inter", "user_id:token\titem_id:token\ttimestamp:float\nu\ta\tnan\n"),
             r"mine.inter, line 2: timestamp is nan",
         ),
+        (
+            text("mine.inter", "user_id:token\titem_id:token\ttimestamp:float\nu\ta\t1e30\n"),
+            r"mine.inter, line 2: timestamp is 1e30; give a finite number below 1e\+18",
+        ),
+        (
+            text("mine.inter", "user_id:token\titem_id:token\nu\ta\n\ta\n"),
+            r"mine.inter, line 3: user_id is empty",
+        ),
+        (text("mine.item", "item_id:token\ttitle:token\n \tb\n"), r"line 2: item_id is empty"),
         (text("mine.item", "item_id:token\na\nb\na\nc\n"), r"item a has several rows"),
         (text("two.item", "item_id:token\na\n"), r"needs exactly one \*.item file"),
         (lambda folder: (folder / "mine.inter").unlink(), r"exactly one \*.inter file.*none"),

@@ -169,6 +169,22 @@ def damage_json(folder):
         (damage_gzip, r"sequences.txt.gz: cannot be read"),
         (damage_json, r"items.jsonl, line 1: field 'genres' is missing"),
         (
+            lambda folder: (folder / "items.jsonl").write_text(
+                '{"movieId": 10, "title": "a", "genres": null}'
+            ),
+            r"items.jsonl, line 1: field 'genres' is null; give one of type list",
+        ),
+        (
+            lambda folder: (folder / "items.jsonl").write_text(
+                '{"movieId": 10, "title": "a", "genres": []}\n' * 2
+            ),
+            r"items.jsonl: id 10 has several rows",
+        ),
+        (
+            lambda folder: write_gz(folder / "sequences.txt.gz", f"7 20 10 {10**20}\n"),
+            r"sequences.txt.gz: an item id is not a whole number",
+        ),
+        (
             lambda folder: write_gz(folder / "sequences.txt.gz", "7 20 10 99\n"),
             r"sequences.txt.gz: item 99 is not in the item file",
         ),

@@ -47,3 +47,17 @@ def test_ranks_with_and_without_excluded_items(world):
             left = [i for i in order[b] if i not in exclude[b]]
             assert without[b] == (left.index(targets[b]) + 1 if targets[b] in left else 0)
     np.testing.assert_array_equal(dense_rank(vectors, queries, targets)[1], rank)
+
+
+def test_a_score_that_is_no_number_ranks_nowhere(world):
+    vectors, queries, _ = world
+    odd = np.array(queries)
+    odd[0] = np.nan
+    targets = np.arange(1, B + 1, dtype=np.int32)
+    for found, right in zip(
+        dense_rank(vectors, odd, targets, targets[:, None] + 1),
+        dense_rank(vectors, queries, targets, targets[:, None] + 1),
+        strict=True,
+    ):
+        assert found[0] == 0
+        np.testing.assert_array_equal(found[1:], right[1:])

@@ -85,6 +85,20 @@ def test_rank_counts_the_items_ahead_with_and_without_excluded_ones(kind):
         assert kept[b] == (rest.index(targets[b]) + 1 if targets[b] in rest else 0)
 
 
+def test_a_score_that_is_no_number_ranks_nowhere():
+    world = World()
+    odd = make_query(world.query.vector.at[0].set(jnp.nan), world.tables, world.query.archetype)
+    targets = np.arange(1, B + 1, dtype=np.int32)
+    for seen in (None, np.full((B, 2), N, np.int32)):
+        for found, right in zip(
+            exact_rank(world.index, odd, targets, seen),
+            exact_rank(world.index, world.query, targets, seen),
+            strict=True,
+        ):
+            assert found[0] == 0
+            np.testing.assert_array_equal(found[1:], right[1:])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("chunk", [64, 8192])
 def test_cell_masses_are_sums_of_the_softmax_over_items(kind, chunk):

@@ -3,13 +3,17 @@
 import numpy as np
 import pytest
 
+from semid_jax.decode.retrieved import Retrieved
 from semid_jax.eval.ranking import (
+    cutoffs_of,
     paired_difference,
     ranking_metrics,
     summary,
     target_ranks,
     without_seen,
 )
+from semid_jax.eval.searching import unseen_ranks
+from semid_jax.eval.users import Users
 
 
 def test_rank_of_the_target_counts_from_one_and_is_zero_where_absent():
@@ -22,6 +26,27 @@ def test_seen_items_leave_a_list_and_the_others_move_up():
     seen = np.array([[3, 9, 0], [7, 7, 7], [0, 0, 0]], np.int32)
     expected = [[7, 5, 0, 0], [3, 0, 0, 0], [1, 2, 3, 4]]
     assert without_seen(items, seen).tolist() == expected
+
+
+def test_without_history_a_list_is_filled_from_behind():
+    """Batches of two users, the last one half padding."""
+    lists = np.array([[7, 3, 5, 9], [1, 2, 3, 4], [8, 6, 4, 2]], np.int32)
+    seen = np.array([[3, 9, 0], [0, 0, 0], [8, 6, 4]], np.int32)
+    side = Users(np.arange(3), np.zeros((3, 1), np.int32), np.array([5, 4, 2], np.int32))
+    queries = [(0, slice(0, 2), 2), (2, slice(2, 3), 1)]
+
+    def search(at):
+        items = np.resize(lists[at:], (2, 4))
+        return Retrieved(items, np.zeros((2, 4)), np.zeros(2))
+
+    assert unseen_ranks(queries, search, side, seen).tolist() == [2, 4, 1]
+    assert unseen_ranks(queries, search, side, np.zeros((3, 0))).tolist() == [3, 4, 4]
+
+
+def test_lists_tell_of_no_longer_ones():
+    assert [cutoffs_of(k) for k in (50, 20, 19, 1)] == [
+        (1, 5, 10, 20, 50), (1, 5, 10, 20), (1, 5, 10), (1,),
+    ]  # fmt: skip
 
 
 def test_metrics_of_four_users_by_hand():

@@ -240,6 +240,8 @@ def test_tpu_runs_on_all_workers_with_flags_intact(checkout: Checkout) -> None:
         "gcloud compute tpus tpu-vm ssh slice --worker=all --command=cd semid_jax && "
         "bash launch/tpu_vm.sh worker --config.train.note=two\\ words  --zone=here --project=mine"
     ]
+    assert checkout.run("tpu_vm.sh", "run", **variables).returncode == 0
+    assert checkout.take_calls()[0].endswith("tpu_vm.sh worker  --zone=here --project=mine")
     checkout.run("tpu_vm.sh", "worker", "--config.train.note=two words")
     assert checkout.take_calls()[-1] == "python -m semid_jax.launch --config.train.note=two words"
 

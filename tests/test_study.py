@@ -134,17 +134,31 @@ def test_after_a_run_that_failed_none_is_started():
     assert kept == wanted[:1]
 
 
+BOTH = (("b", 1), ("b", 0), ("a", 0))
+
+
 def test_rows_are_kept_in_the_order_of_the_study(tmp_path):
-    for row, seed in (("b", 1), ("b", 0), ("a", 0)):
-        disk.write_json(tmp_path / f"{row}-{seed}" / "variant.json", run(row, seed, 0.1))
-    study._keep(tmp_path / "kept.json", tmp_path, "", ["b", "a"])
-    runs = load_study(tmp_path / "kept.json")["runs"]
-    assert [(run["row"], run["seed"]) for run in runs] == [("b", 0), ("b", 1), ("a", 0)]
+    def arguments(row, seed):
+        return [f"--{row}", f"--seed={seed}"]
+
+    made = {pair: {**run(*pair, 0.1), "arguments": arguments(*pair)} for pair in BOTH}
+    for (row, seed), one in made.items():
+        disk.write_json(tmp_path / f"{row}-{seed}" / "variant.json", one)
+    kept = tmp_path / "kept.json"
+    # What the file held of rows as they are today stays; of a row that has changed, or gone, not.
+    other = {**run("a", 1, 0.2), "arguments": arguments("a", 1)}
+    changed = {**run("b", 2, 0.2), "arguments": ["--b", "--more", "--seed=2"]}
+    gone = {**run("c", 0, 0.2), "arguments": arguments("c", 0)}
+    disk.write_json(kept, {"base": "", "versions": {}, "runs": [gone, other, changed]})
+    study._keep(kept, tmp_path, "", ["b", "a"], arguments)
+    runs = load_study(kept)["runs"]
+    assert [(run["row"], run["seed"]) for run in runs] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
 
 
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
+        ("--config=configs/hdnag.py", "configs/hdnag.py: no study; those are in configs/studies/"),
         ("--rows=wole", "no row 'wole', known are whole, half of it"),
         ("--seeds=a", "--seeds=a: expected whole numbers"),
     ],
