@@ -26,6 +26,7 @@ from semid_jax.eval.ranking import (
 )
 from semid_jax.eval.users import Lists, Users, encode_users
 from semid_jax.quantize.static import StaticIds, static_health
+from semid_jax.turns import cached_turns
 from semid_jax.types import ItemFeatures
 
 POSITIONS = 4096  # of a pass, times codes and hypotheses: less than a pass of items holds
@@ -52,13 +53,23 @@ def generate(
       beam: hypotheses kept.
       k: items returned.
     """
-    logits, shared, own = model.apply(params, codes[history], history > 0, beam, method="start")
+    sizes, places = model.config, history.shape[1] * codes.shape[1]
 
-    def step(own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
-        found: tuple[jax.Array, Any] = model.apply(params, shared, own, code, level, method="step")
-        return found
+    def serve(history: jax.Array) -> Retrieved:
+        read = codes[history], history > 0
+        logits, shared, own = model.apply(params, *read, beam, method="start")
 
-    return beam_search(trie, logits, own, step, beam, k, model.config.constrained)
+        def step(own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
+            found: tuple[jax.Array, Any]
+            found = model.apply(params, shared, own, code, level, method="step")
+            return found
+
+        return beam_search(trie, logits, own, step, beam, k, sizes.constrained)
+
+    # A user's attention weights, and the widest layer's inputs and outputs.
+    each = 4 * places * (sizes.heads * places + 8 * sizes.width)
+    found: Retrieved = cached_turns(serve, history, each)
+    return found
 
 
 def beam_lists(
