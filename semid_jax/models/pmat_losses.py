@@ -30,24 +30,18 @@ def next_item_loss(
     return jnp.sum(losses * weight) / jnp.maximum(jnp.sum(weight), 1.0)
 
 
-def contrast(
-    left: jax.Array, right: jax.Array, temperature: float = 0.1, same: jax.Array | None = None
-) -> jax.Array:
+def contrast(left: jax.Array, right: jax.Array, temperature: float = 0.1) -> jax.Array:
     """InfoNCE: row i of `left` belongs to row i of `right` (van den Oord et al. 2018).
 
     Args:
       left: float32[n, D].
       right: float32[n, D].
       temperature: divides the cosines.
-      same: bool[n, n], rows of `right` that are no negatives of a row of `left`; the diagonal does
-        not matter.
 
     Returns:
       float32[], mean over rows.
     """
     logits = unit(left) @ unit(right).T / temperature
-    if same is not None:
-        logits = jnp.where(same & ~jnp.eye(len(left), dtype=bool), -1e9, logits)
     labels = jnp.arange(left.shape[0])
     return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels))
 

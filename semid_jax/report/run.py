@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,7 @@ def report(
     flat = {**evaluation.metrics, **run}
     results, catalogue, side = workdir / "results", raw.catalogue, evaluation.side
     figures = results / "figures"
+    shutil.rmtree(figures, ignore_errors=True)  # of a report on other users
     write_metrics(results / "metrics.json", flat)
     write_recommendations(
         results / "recommendations.parquet",

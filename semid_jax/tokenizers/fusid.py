@@ -25,8 +25,6 @@ from semid_jax.quantize.codebook import Codebook
 from semid_jax.tokenizers.fused import Fused, check_codewords, side_by_side, train
 from semid_jax.types import Interactions, ItemFeatures
 
-CROWD = 16  # batches that moments are of, once it is trained
-
 
 @dataclasses.dataclass(frozen=True)
 class FusidConfig:
@@ -88,28 +86,18 @@ class Fusid(nn.Module):
         return self.norm(self.out(jax.nn.relu(hidden)).reshape(-1, c.parts, c.width))
 
 
-def metric_loss(
-    left: jax.Array, right: jax.Array, pairs: jax.Array, temperature: float
-) -> jax.Array:
+def metric_loss(left: jax.Array, right: jax.Array, temperature: float) -> jax.Array:
     """InfoNCE both ways: row i of `left` occurs with row i of `right`.
-
-    Neither item of a pair is a negative of the other, wherever else in the batch it stands.
 
     Args:
       left: float32[n, d].
       right: float32[n, d].
-      pairs: int32[n, 2], the items of the rows of both.
       temperature: divides the cosines.
 
     Returns:
       float32[], mean over rows.
     """
-
-    def one_way(a: jax.Array, b: jax.Array, others: jax.Array) -> jax.Array:
-        same = (others == pairs[:, :1]) | (others == pairs[:, 1:])
-        return contrast(a, b, temperature, same)
-
-    return 0.5 * (one_way(left, right, pairs[:, 1]) + one_way(right, left, pairs[:, 0]))
+    return 0.5 * (contrast(left, right, temperature) + contrast(right, left, temperature))
 
 
 def variance_loss(parts: jax.Array) -> jax.Array:
@@ -197,7 +185,7 @@ def fit(
         moments = module.apply(params, shown, method=Fusid.moments)
         parts = module.apply(params, shown, moments)
         left, right = jnp.split(parts.reshape(len(parts), -1), 2)
-        metric = metric_loss(left, right, pairs, config.temperature)
+        metric = metric_loss(left, right, config.temperature)
         spread, shared = variance_loss(parts), covariance_loss(parts)
         said = {"metric": metric, "variance": spread, "covariance": shared}
         return metric + config.regulariser * (spread + shared), said
@@ -207,8 +195,7 @@ def fit(
 
     data = jnp.asarray(x)
     params = train(loss, params, data, draw, config.steps, config.lr, seed, "FusID")
-    crowd = draw(np.random.default_rng((seed, 22)), CROWD).reshape(-1)
-    moments = jax.jit(lambda p, x: module.apply(p, x, method=Fusid.moments))(params, data[crowd])
+    moments = jax.jit(lambda p, x: module.apply(p, x, method=Fusid.moments))(params, data[items])
     parts = np.array(jax.jit(module.apply)(params, data, moments))
     parts[0] = 0
     K = min(config.codewords, len(items))
