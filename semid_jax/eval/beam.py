@@ -25,6 +25,7 @@ from semid_jax.eval.ranking import (
     without_seen,
 )
 from semid_jax.eval.users import Lists, Users, encode_users
+from semid_jax.models.trunk import bytes_touched
 from semid_jax.quantize.static import StaticIds, static_health
 from semid_jax.turns import cached_turns
 from semid_jax.types import ItemFeatures
@@ -66,8 +67,7 @@ def generate(
 
         return beam_search(trie, logits, own, step, beam, k, sizes.constrained)
 
-    # A user's attention weights, and the widest layer's inputs and outputs.
-    each = 4 * places * (sizes.heads * places + 8 * sizes.width)
+    each = bytes_touched(places, sizes.width, sizes.heads)
     found: Retrieved = cached_turns(serve, history, each)
     return found
 

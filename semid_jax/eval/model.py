@@ -19,6 +19,8 @@ from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews, ask, see
 from semid_jax.models.hdnag import Generator, last_interest, query_vector
+from semid_jax.models.trunk import bytes_touched
+from semid_jax.turns import cached_turns
 
 
 @struct.dataclass
@@ -151,7 +153,10 @@ def user_vectors(
     z = see(views, archetype[:, None], history)
     with jax.named_scope("trunk"):
         x = call(coarse, fine, z, history, method=Generator.read)
-        state = call(x, mask, method=Generator.last)
+        sizes = generator.config
+        each = bytes_touched(history.shape[1], sizes.width, sizes.heads)
+        last = functools.partial(call, method=Generator.last)
+        state = cached_turns(lambda part: last(*part), (x, mask), each)
     with jax.named_scope("heads"):
         if generator.config.belief:
             interest = ask(belief, views.archetypes.alpha[archetype], views.table)

@@ -218,6 +218,17 @@ class Trunk(nn.Module):
         return self.output_norm(x), filled
 
 
+def bytes_touched(places: int, width: int, heads: int) -> int:
+    """Of a block, for a user: attention weights, and the widest layer's inputs and outputs.
+
+    Args:
+      places: T.
+      width: D.
+      heads: H.
+    """
+    return 4 * places * (heads * places + 8 * width)
+
+
 def last_of(states: jax.Array, mask: jax.Array) -> jax.Array:
     """The state at the last item of each history.
 
