@@ -112,8 +112,11 @@ def with_features(workdir):
     x[101:], x[110] = [1.0, 0.0], [0.0, 1.0]
     arrays = {"x/text": x, "present/text": np.arange(111) > 100}
     artifacts.write(workdir / "features", "features", arrays, {}, {}, {})
-    data = {"name": "amazon_2014", "category": "Beauty"}
-    (workdir / "config.json").write_text(json.dumps({"config": {"data": data}}))
+    with_data(workdir)
+
+
+def with_data(workdir, users=3):
+    artifacts.write(workdir / "data", "data", {"users": np.arange(users)}, {}, {})
 
 
 def test_lists_are_compared_by_their_diversity_in_the_same_features(tmp_path, capsys):
@@ -121,11 +124,12 @@ def test_lists_are_compared_by_their_diversity_in_the_same_features(tmp_path, ca
     paths = []
     for model, ranks in (("hdnag", [0, 1, 0, 0]), ("sasrec", [10, 0, 0, 0])):
         path = kept(tmp_path, model, 0, ranks)
+        with_data(tmp_path / "runs" / f"{model}-0")
         again = [str(tmp_path / "runs" / f"{model}-0"), "--experiment=main"]
         measured = [f"--diversity={tmp_path / 'other'}", f"--results={tmp_path / 'results'}"]
         assert keep.main([*again, *measured]) == 0
         paths.append(path)
-    (tmp_path / "other" / "config.json").write_text(json.dumps({"config": {"data": {}}}))
+    with_data(tmp_path / "other", users=4)
     assert keep.main([*again, *measured]) == 2
     assert "--diversity=" in capsys.readouterr().err
     metric = "intra_list_diversity_text@10"
