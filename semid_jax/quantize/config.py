@@ -50,6 +50,22 @@ class QuantizeConfig:
         return self.digits - self.shared
 
 
+def check_codewords(section: str, codewords: int) -> None:
+    """Refuses codes that do not fit a byte.
+
+    Args:
+      section: of the configuration.
+      codewords: K.
+
+    Raises:
+      InputError: names the field.
+    """
+    if not 1 <= codewords <= 256:
+        raise types.InputError(
+            f"{section}.codewords: {codewords} is outside 1..256, a code is one byte"
+        )
+
+
 def check(config: QuantizeConfig, width: int) -> None:
     """Refuses settings that no codebook can have.
 
@@ -64,10 +80,7 @@ def check(config: QuantizeConfig, width: int) -> None:
         raise types.InputError(f"quantize.kind: {config.kind!r} is not one of {', '.join(KINDS)}")
     if config.fine not in FINE:
         raise types.InputError(f"quantize.fine: {config.fine!r} is not one of {', '.join(FINE)}")
-    if not 1 <= config.codewords <= 256:
-        raise types.InputError(
-            f"quantize.codewords: {config.codewords} is outside 1..256, a code is one byte"
-        )
+    check_codewords("quantize", config.codewords)
     if config.digits < 1:
         raise types.InputError(f"quantize.digits: {config.digits}, needs at least 1")
     if not 0 <= config.shared < config.digits:

@@ -15,7 +15,7 @@ import optax
 from tqdm import tqdm
 
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.types import InputError, ItemFeatures
+from semid_jax.types import ItemFeatures
 
 SCAN = 50  # steps of one call: a step is short, and a call costs as much
 
@@ -52,16 +52,6 @@ class Fused:
     points: np.ndarray
     book: Codebook
     contexts: Contexts | None = None
-
-
-def check_codewords(section: str, codewords: int) -> None:
-    """Refuses codes that do not fit a byte.
-
-    Raises:
-      InputError: names the field.
-    """
-    if not 1 <= codewords <= 256:
-        raise InputError(f"{section}.codewords: {codewords} is outside 1..256, a code is one byte")
 
 
 def side_by_side(features: ItemFeatures) -> np.ndarray:

@@ -22,7 +22,8 @@ from semid_jax.data.sequences import train_mask
 from semid_jax.models.pmat_losses import contrast
 from semid_jax.quantize import kmeans
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.tokenizers.fused import Fused, check_codewords, side_by_side, train
+from semid_jax.quantize.config import check_codewords
+from semid_jax.tokenizers.fused import Fused, side_by_side, train
 from semid_jax.types import Interactions, ItemFeatures
 
 

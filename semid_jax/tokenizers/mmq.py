@@ -20,7 +20,8 @@ import numpy as np
 from semid_jax.models.encoders import unit
 from semid_jax.quantize import kmeans
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.tokenizers.fused import Fused, check_codewords, draw_items, train
+from semid_jax.quantize.config import check_codewords
+from semid_jax.tokenizers.fused import Fused, draw_items, train
 from semid_jax.tokenizers.rqvae import Mlp
 from semid_jax.types import ItemFeatures
 

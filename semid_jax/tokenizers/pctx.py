@@ -25,10 +25,10 @@ from semid_jax.models.pmat_losses import contrast
 from semid_jax.models.sasrec import SasRec, SasRecConfig
 from semid_jax.quantize import codebook, opq
 from semid_jax.quantize.codebook import Codebook
+from semid_jax.quantize.config import check_codewords
 from semid_jax.tokenizers.fused import (
     Contexts,
     Fused,
-    check_codewords,
     principal,
     side_by_side,
     train,

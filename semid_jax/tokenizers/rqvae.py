@@ -16,7 +16,8 @@ import numpy as np
 
 from semid_jax.quantize import opq
 from semid_jax.quantize.codebook import Codebook
-from semid_jax.tokenizers.fused import Fused, check_codewords, draw_items, side_by_side, train
+from semid_jax.quantize.config import check_codewords
+from semid_jax.tokenizers.fused import Fused, draw_items, side_by_side, train
 from semid_jax.types import ItemFeatures
 
 
