@@ -17,10 +17,8 @@ from semid_jax.decode.trie import Trie
 from semid_jax.eval.dense import make_users
 from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
 from semid_jax.eval.ranking import (
-    cutoffs_of,
+    list_summary,
     named,
-    ranking_metrics,
-    summary,
     target_ranks,
     without_seen,
 )
@@ -146,8 +144,7 @@ def evaluate_beam(
     metrics: dict[str, Any] = {}
 
     def told(items: np.ndarray) -> dict[str, float]:
-        ranks = target_ranks(items, side.targets)
-        return summary(ranking_metrics(ranks, cutoffs_of(config.k)))
+        return list_summary(target_ranks(items, side.targets), config.k)
 
     for split in ("validation", "test"):
         side = make_users(ids.read(raw.interactions), split, width)

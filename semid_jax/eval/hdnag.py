@@ -25,7 +25,7 @@ from semid_jax.eval.coarse import coarse_metrics
 from semid_jax.eval.evaluation import IdEvaluation, describe_lists, whole_prefix
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries
 from semid_jax.eval.preference import drift_scores, spearman_alpha
-from semid_jax.eval.ranking import cutoffs_of, named, ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import list_summary, named, target_ranks
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.reliability import split_half
 from semid_jax.eval.searching import (
@@ -127,12 +127,8 @@ def evaluate(
       width: T.
       scann_directory: where ScaNN's files go.
     """
-    interactions, cutoffs = raw.interactions, cutoffs_of(config.k)
+    interactions, told = raw.interactions, functools.partial(list_summary, k=config.k)
     dense = dense_items(model)
-
-    def told(ranks: np.ndarray) -> dict[str, float]:
-        return summary(ranking_metrics(ranks, cutoffs))
-
     validation, _, _ = read_side(tokenizer, interactions, "validation", width)
     queries = hdnag_queries(model, index, validation)
     metrics: dict[str, Any] = {}
@@ -168,8 +164,8 @@ def evaluate(
         if (of_record := wide[main]) is not None:
             whole = rescoring(of_record, dense, config.rescored)
             without = unseen_ranks(queries, whole, side, seen)
-    per_user = ranking_metrics(target_ranks(shown.items, side.targets), cutoffs)
-    metrics |= named("test", summary(per_user))
+    ranks = target_ranks(shown.items, side.targets)
+    metrics |= named("test", told(ranks))
     metrics |= named("test_without_history", told(without))
     metrics |= {
         "search.loss_ndcg@10": metrics[f"{ranking}.{main}.search_loss"],
@@ -208,7 +204,7 @@ def evaluate(
         drifted = raw.truth["drift_kind"][side.users] > 0
         for name, rows in (("test_drifted", drifted), ("test_steady", ~drifted)):
             if rows.any():
-                metrics |= named(name, summary({k: v[rows] for k, v in per_user.items()}))
+                metrics |= named(name, told(ranks[rows]))
     metrics |= describe_lists(interactions, features, shown.items)
     return IdEvaluation(metrics, side, shown, before, fired)
 

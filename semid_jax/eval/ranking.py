@@ -98,6 +98,11 @@ def summary(
     return result
 
 
+def list_summary(ranks: np.ndarray, k: int) -> dict[str, float]:
+    """`summary` of what lists of k items can tell: ranks int[U], 0 = not in the list."""
+    return summary(ranking_metrics(ranks, cutoffs_of(k)))
+
+
 def paired_difference(
     a: np.ndarray, b: np.ndarray, resamples: int = 1000, seed: int = 0
 ) -> dict[str, float]:

@@ -18,7 +18,13 @@ from semid_jax.decode.rpg_graph import build_graph, retrieve_rpg_graph
 from semid_jax.decode.score import Query, make_query
 from semid_jax.eval.dense import make_users, user_states
 from semid_jax.eval.evaluation import Evaluation, describe_lists, whole_prefix
-from semid_jax.eval.ranking import cutoffs_of, named, ranking_metrics, summary, target_ranks
+from semid_jax.eval.ranking import (
+    list_summary,
+    named,
+    ranking_metrics,
+    summary,
+    target_ranks,
+)
 from semid_jax.eval.searching import Queries, Search, compare_searches, exact_ranks
 from semid_jax.eval.users import Users
 from semid_jax.models.rpg import Rpg
@@ -108,8 +114,7 @@ def evaluate_rpg(
     lists, rows = compare_searches(of_test, searches, side, interactions.n_items)
     metrics |= rows
     main = lists[config.methods[0]]
-    ranks = target_ranks(main.items, side.targets)
-    metrics |= named("test", summary(ranking_metrics(ranks, cutoffs_of(config.k))))
+    metrics |= named("test", list_summary(target_ranks(main.items, side.targets), config.k))
     metrics |= named("latency", {f"{n}_ms_per_user": f.ms_per_user for n, f in lists.items()})
     metrics |= named("sid", static_health(ids, raw.catalogue.categories))
     metrics |= describe_lists(interactions, features, main.items)
