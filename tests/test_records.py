@@ -13,7 +13,14 @@ from semid_jax.report import experiments, glance, keep, readme
 from semid_jax.report.checks import TABLES, check_table
 from semid_jax.report.metrics import write_metrics
 from semid_jax.report.ranks import read_ranks
-from semid_jax.report.records import Record, load_records, load_speed, record_of, write_record
+from semid_jax.report.records import (
+    Record,
+    load_record,
+    load_records,
+    load_speed,
+    record_of,
+    write_record,
+)
 from semid_jax.report.tables import markdown_table
 from semid_jax.types import InputError
 
@@ -80,7 +87,9 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
     (workdir / "config.json").write_text(
         json.dumps({**made, "config": {**config, "model": {"features": True}}})
     )
-    assert record_of(workdir, "road").model == "gru4rec_features"
+    made = record_of(workdir, "road")
+    assert made.model == "gru4rec_features"
+    assert load_record(write_record(tmp_path / "results", made)).model == made.model
     write_metrics(workdir / "results" / "metrics.json", {"test.ndcg@10": 0.2})
     assert keep.main(arguments) == 2
 

@@ -16,7 +16,6 @@ from semid_jax.types import InputError
 MODELS = (
     "hdnag",
     "sasrec",
-    "sasrec_features",
     "gru4rec",
     "bert4rec",
     "rpg",
@@ -37,7 +36,7 @@ class Record:
 
     Attributes:
       experiment: the folder under results/.
-      model: one of MODELS, or one of them with "/variant".
+      model: one of MODELS, with FEATURES behind it where they are read, and "/variant".
       dataset: a builder's name, with "/Category" for Amazon.
       seed: of the run.
       command: that repeats it.
