@@ -178,7 +178,7 @@ def damage_json(folder):
             lambda folder: (folder / "items.jsonl").write_text(
                 '{"movieId": 10, "title": "a", "genres": []}\n' * 2
             ),
-            r"items.jsonl: id 10 has several rows",
+            r"items.jsonl: item 10 has several rows",
         ),
         (
             lambda folder: write_gz(folder / "sequences.txt.gz", f"7 20 10 {10**20}\n"),

@@ -8,11 +8,11 @@ import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
 from semid_jax.data.tables import (
-    distinct,
     read_features,
     read_jsonl,
     read_sequences,
     rows_of,
+    whole_ids,
     with_padding,
 )
 from semid_jax.types import Catalogue, InputError
@@ -45,7 +45,7 @@ def read_amazon_2014(
     user_ids, users, numbers = read_sequences(path)
     fields = {"id": int, "asin": str, "text": str, "attributes": list}
     products = read_jsonl(folder / "items.jsonl", fields)
-    ids = distinct(folder / "items.jsonl", [product["id"] for product in products])
+    ids = whole_ids(folder / "items.jsonl", [product["id"] for product in products])
     empty = np.zeros(0, np.int32)
     catalogue = Catalogue(
         item_ids=with_padding([product["asin"] for product in products]),

@@ -8,8 +8,9 @@ import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
 from semid_jax.data.tables import (
+    check_distinct,
     check_finite,
-    no_blanks,
+    check_ids,
     numbers,
     read_table,
     rows_of,
@@ -45,13 +46,9 @@ def read_folder(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> R
         (inter_path, inter, "item_id"),
         (item_path, item, "item_id"),
     ):
-        no_blanks(path, column, table[column])
+        check_ids(path, column, table[column])
     item_ids = item["item_id"]
-    unique, counts = np.unique(item_ids, return_counts=True)
-    if len(unique) < len(item_ids):
-        raise InputError(
-            f"{item_path}: item {unique[counts > 1][0]} has several rows; keep one per item_id"
-        )
+    check_distinct(item_path, item_ids)
     catalogue = Catalogue(
         item_ids=with_padding(item_ids.tolist()),
         titles=with_padding(_first_of(item, TITLES, item_ids).tolist()),

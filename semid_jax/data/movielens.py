@@ -8,13 +8,13 @@ import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
 from semid_jax.data.tables import (
-    distinct,
     numbers,
     read_features,
     read_jsonl,
     read_sequences,
     read_table,
     rows_of,
+    whole_ids,
 )
 from semid_jax.data.tables import with_padding as padded
 from semid_jax.types import Catalogue
@@ -31,7 +31,7 @@ def read_movies(source_dir: Path) -> tuple[np.ndarray, Catalogue]:
     """
     path = source_dir / "items.jsonl"
     movies = read_jsonl(path, {"movieId": int, "title": str, "genres": list})
-    ids = distinct(path, [movie["movieId"] for movie in movies])
+    ids = whole_ids(path, [movie["movieId"] for movie in movies])
     catalogue = Catalogue(
         item_ids=padded([str(number) for number in ids]),
         titles=padded([movie["title"] for movie in movies]),

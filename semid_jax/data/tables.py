@@ -134,8 +134,8 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
     return {name: np.array(column) for name, column in zip(header, columns, strict=True)}
 
 
-def no_blanks(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
-    """The cells of a column of ids, str[rows], none of which is empty.
+def check_ids(path: Path, column: str, cells: np.ndarray) -> None:
+    """Refuses a column of ids, str[rows], of which one is empty.
 
     Raises:
       InputError: names file, line and column.
@@ -143,7 +143,6 @@ def no_blanks(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
     blank = np.flatnonzero(np.char.strip(cells) == "")
     if len(blank):
         raise InputError(f"{path}, line {blank[0] + 2}: {column} is empty; give an id")
-    return cells
 
 
 def numbers(path: Path, column: str, cells: np.ndarray, gaps: bool = False) -> np.ndarray:
@@ -175,21 +174,29 @@ def numbers(path: Path, column: str, cells: np.ndarray, gaps: bool = False) -> n
     return np.where(empty, np.nan, values)
 
 
-def distinct(path: Path, ids: Sequence[int]) -> np.ndarray:
-    """Ids of a file's rows as int64[n].
+def whole_ids(path: Path, ids: Sequence[int]) -> np.ndarray:
+    """Distinct ids of a file's rows as int64[n].
 
     Raises:
-      InputError: there is none, one is too large, or there are two of one id.
+      InputError: one is too large, or there are two of one id.
     """
     try:
         made = np.array(ids, np.int64)
     except OverflowError as error:
         raise InputError(f"{path}: an id is too large ({error}); number the items anew") from error
-    unique, counts = np.unique(made, return_counts=True)
-    if not len(made) or len(unique) < len(made):
-        what = f"id {unique[counts > 1][0]} has several rows" if len(made) else "no rows"
-        raise InputError(f"{path}: {what}; give one per item")
+    check_distinct(path, made)
     return made
+
+
+def check_distinct(path: Path, ids: np.ndarray) -> None:
+    """Refuses ids of items, [n], of which two are the same.
+
+    Raises:
+      InputError: names file and id.
+    """
+    unique, counts = np.unique(ids, return_counts=True)
+    if len(unique) < len(ids):
+        raise InputError(f"{path}: item {unique[counts > 1][0]} has several rows; keep one")
 
 
 def rows_of(ids: np.ndarray, wanted: np.ndarray, source: str) -> np.ndarray:

@@ -26,13 +26,7 @@ from semid_jax.models.sasrec import SasRec, SasRecConfig
 from semid_jax.quantize import codebook, opq
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import check_codewords
-from semid_jax.tokenizers.fused import (
-    Contexts,
-    Fused,
-    principal,
-    side_by_side,
-    train,
-)
+from semid_jax.tokenizers.fused import Contexts, Fused, principal, side_by_side, train
 from semid_jax.types import Interactions, ItemFeatures
 
 CHUNK = 4096  # occurrences whose distances are made at once
