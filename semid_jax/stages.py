@@ -26,8 +26,9 @@ from semid_jax.features.behaviour import with_behaviour
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform, read_features
 from semid_jax.models.rounding import product_dtype
+from semid_jax.parallel import Parallel
 from semid_jax.recommenders import autoregressive, dense, hdnag, rpg
-from semid_jax.recommenders.common import check_batches, section, since
+from semid_jax.recommenders.common import section, since
 from semid_jax.report.config import ReportConfig
 from semid_jax.report.metrics import flatten
 from semid_jax.report.run import report
@@ -42,7 +43,6 @@ RECOMMENDERS = {
 CHECKS = {
     "hdnag": hdnag.check_settings,
     "rpg": rpg.check_settings,
-    **dict.fromkeys(dense.MODELS, check_batches),
     **dict.fromkeys(autoregressive.MODELS, autoregressive.check_settings),
     "decode_speed": decode_speed.check_settings,
     "update_speed": hdnag.check_tokenizer,
@@ -64,7 +64,10 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
       InputError: what cannot be is refused first, and leaves no trace in `workdir`.
     """
     check_name(config.data.name)
-    CHECKS[config.recommender](config)
+    if config.recommender in CHECKS:
+        CHECKS[config.recommender](config)
+    if config.recommender != "update_speed":  # it trains no generator
+        Parallel(config.train.parallel).check_batch(config.train.batch_size, config.train.group)
     settle(config)
     claim(config, workdir, argv)
     raw = data_stage(config, workdir)

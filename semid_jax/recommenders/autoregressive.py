@@ -26,7 +26,6 @@ from semid_jax.quantize.static import residual_codes
 from semid_jax.recommenders.common import (
     Outcome,
     Prepared,
-    check_batches,
     release,
     section,
     train_and_evaluate,
@@ -75,7 +74,6 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
-    check_batches(config)
     if MODELS[config.recommender].sliding and not config.train.sliding:
         raise InputError(f"train.sliding: {config.recommender} has one target per window; set True")
     if config.decode.k > config.decode.beam:

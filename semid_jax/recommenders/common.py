@@ -113,15 +113,6 @@ def make_batches(
     return TrainBatches(interactions, pipeline, archetype, belief)
 
 
-def check_batches(config: ConfigDict) -> None:
-    """Refuses batches that the devices cannot share.
-
-    Raises:
-      InputError: names the field and the remedy.
-    """
-    Parallel(config.train.parallel).check_batch(config.train.batch_size, config.train.group)
-
-
 def validation_users(config: ConfigDict, n_users: int) -> np.ndarray:
     """int64[u], the users that early stopping looks at, the same for every model of a seed."""
     users, count = np.arange(n_users), config.train.evaluate_users
@@ -156,6 +147,7 @@ def fit(
     """
     settings: TrainConfig = section(config, "train", TrainConfig)
     parallel = Parallel(settings.parallel)
+    parallel.check_batch(settings.batch_size, settings.group)
     optimiser = make_optimiser(settings, batches.steps_per_epoch)
     state = first_state(params, optimiser, config.seed)
     step = make_step(losses, optimiser)

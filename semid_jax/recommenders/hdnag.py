@@ -41,7 +41,6 @@ from semid_jax.profiling import ProfileConfig
 from semid_jax.quantize.config import QuantizeConfig, check
 from semid_jax.recommenders.common import (
     Outcome,
-    check_batches,
     evaluate_once,
     fit,
     make_batches,
@@ -134,7 +133,6 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
-    check_batches(config)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
     if decode.methods[0] == "scann" and not available():
         raise InputError("decode.methods: scann is not installed here; name another one first")

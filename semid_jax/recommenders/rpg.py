@@ -25,7 +25,6 @@ from semid_jax.quantize.static import StaticIds
 from semid_jax.recommenders.common import (
     Outcome,
     Prepared,
-    check_batches,
     release,
     section,
     train_and_evaluate,
@@ -42,7 +41,6 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
-    check_batches(config)
     section(config, "decode", GraphConfig)
     if config.fuse.method:
         raise InputError("fuse.method: rpg quantises by itself; leave it empty")
