@@ -8,12 +8,13 @@ from flax import traverse_util
 
 from semid_jax.data.sequences import train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
+from semid_jax.features.behaviour import co_occurrences, mutual_information
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.encoders import Refiner
 from semid_jax.models.perceiver import Preference
 from semid_jax.models.pmat import Pmat, PmatConfig
-from semid_jax.train.tokenizer import fit_pmat, sample_windows
+from semid_jax.train.tokenizer import fit_pmat, sample_windows, start_own
 from semid_jax.train.tokenizer_loss import (
     Windows,
     draw_positions,
@@ -32,10 +33,10 @@ def make_world():
     return raw, features
 
 
-def start():
+def start(config=CONFIG):
     """PMAT before training, and eight windows of histories."""
     raw, features = make_world()
-    module = Pmat(features.modalities, CONFIG)
+    module = Pmat(features.modalities, config, len(features.mask))
     inputs = make_inputs(features, raw.interactions, CONFIG.width)
     params = module.init(jax.random.key(0), inputs.e[1:2], method=Pmat.initialise)
     history = sample_windows(raw.interactions, np.arange(8), 20, np.random.default_rng(0))
@@ -78,6 +79,44 @@ def test_what_z_learns_does_not_reach_the_perceiver():
     perceived = part("next_item_loss")
     assert of("taste", "log_strength", "popularity") <= perceived
     assert not perceived & of("refiner", "gate", "value")
+
+
+def test_own_vectors_are_of_items_that_training_has_and_learn_next_items():
+    config = dataclasses.replace(CONFIG, own=0.5)
+    module, params, inputs, history = start(config)
+    raw, features = make_world()
+    params["params"]["own"] = made = start_own(raw.interactions, config)
+    np.testing.assert_allclose(np.linalg.norm(made[1:], axis=1), 0.5, atol=1e-5)
+    # Items that are chosen together begin near each other.
+    counts = co_occurrences(raw.interactions, 10)
+    pairs = np.triu(mutual_information(counts).toarray()[1:, 1:] > 1.0, 1)
+    likeness = np.asarray(made[1:] @ made[1:].T)
+    assert likeness[pairs].mean() > likeness[~np.eye(80, dtype=bool)].mean() + 0.02
+
+    owner = inputs.owner.at[7].set(0)  # nothing can be learned of it
+    assert owner[0] == 0
+    assert owner[8] == 8
+    plain = Pmat(features.modalities, CONFIG)
+    h = module.apply(params, inputs.e, owner, method=Pmat.refine)
+    without = plain.apply(params, inputs.e, owner, method=Pmat.refine)
+    np.testing.assert_array_equal(h[7], without[7])
+    np.testing.assert_array_equal(h[~inputs.mask], 0)
+    added = inputs.e[8] + made[8]
+    np.testing.assert_allclose(h[8], added / np.linalg.norm(added, axis=1)[:, None], atol=1e-4)
+
+    def learns(name):
+        loss = jax.grad(
+            lambda p: tokenizer_loss(module, p, inputs, make_windows(history), jax.random.key(1))[
+                1
+            ][name]
+        )
+        return np.abs(loss(params)["params"]["own"]).sum(axis=1) > 0
+
+    assert learns("refined_loss").sum() > 20
+    assert learns("pooled_loss")[np.unique(history[:, :-1])[1:]].mean() > 0.5
+    assert not learns("next_item_loss").any()
+    later = fit_pmat(features, raw.interactions, config, 30, 0)["params"]["own"]
+    assert np.abs(later - made).max() > 1e-3
 
 
 def test_without_weights_all_users_are_taught_alike():

@@ -23,11 +23,11 @@ from tqdm import tqdm
 
 from semid_jax import disk, provenance
 from semid_jax.benchmarks.timing import time_in_turn
-from semid_jax.data.sequences import split_end
+from semid_jax.data.sequences import popularity, split_end
 from semid_jax.data.source import RawDataset
 from semid_jax.models.encoders import encode
 from semid_jax.models.fusion import fuse
-from semid_jax.models.pmat import Pmat
+from semid_jax.models.pmat import Pmat, find_owners
 from semid_jax.quantize import codebook
 from semid_jax.recommenders.common import section
 from semid_jax.recommenders.hdnag import tokenize_stage
@@ -73,11 +73,12 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     settings: UpdateSpeedConfig = section(config, "benchmark", UpdateSpeedConfig)
     tokenizer = tokenize_stage(config, workdir, raw, features)
     width, rows = config.train.max_length, []
+    owner = jnp.asarray(find_owners(popularity(raw.interactions)))
     for batch in settings.batches:
         streamer = make_streamer(tokenizer)
         state, items = full_histories(streamer, raw.interactions, batch, width)
         calls = updates(streamer, state, items)
-        calls |= encodings(tokenizer, streamer, features, state, settings.catalogue_users)
+        calls |= encodings(tokenizer, streamer, features, owner, state, settings.catalogue_users)
         timings = time_in_turn(list(calls.values()), settings.seconds)
         for work, timing in zip(calls, timings, strict=True):
             about = {"work": work, "n_items": raw.interactions.n_items, "batch": batch}
@@ -162,6 +163,7 @@ def encodings(
     tokenizer: Tokenizer,
     streamer: Streamer,
     features: ItemFeatures,
+    owner: jax.Array,
     state: StreamState,
     catalogue_users: int,
 ) -> Calls:
@@ -171,19 +173,20 @@ def encodings(
       tokenizer: of the run.
       streamer: made of it.
       features: normalised features.
+      owner: int32[N + 1], see `find_owners`.
       state: of B users.
       catalogue_users: of how many users the catalogue, at most.
     """
     archetypes, module = streamer.archetypes, tokenizer.module
     alpha, gate = archetypes.alpha[state.archetype], archetypes.gate[state.archetype]
     catalogue = jax.device_put((features.x, features.present))
-    known = tokenizer.frozen.params, tokenizer.book, streamer.perceiver.mask
+    known = tokenizer.frozen.params, tokenizer.book, streamer.perceiver.mask, owner
 
     def codes(known: Any, catalogue: Any, items: jax.Array, *seen: jax.Array) -> Any:
-        params, book, mask = known
+        params, book, mask, owner = known
         x, present = jax.tree.map(lambda a: a[items], catalogue)
         e = encode(x, present, module.config.width)
-        h = module.apply(params, e, method=Pmat.refine)
+        h = module.apply(params, e, owner[items], method=Pmat.refine)
         return codebook.encode(book, fuse(h, mask[items], *seen))
 
     batch, width = state.history.shape

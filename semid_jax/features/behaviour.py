@@ -58,7 +58,10 @@ def behaviour_vectors(
     """
     information = mutual_information(co_occurrences(interactions, window))
     if not information.nnz:
-        raise InputError(f"features.modalities: {NAME!r} needs items that are chosen together")
+        raise InputError(
+            f"no two items are chosen together: leave {NAME!r} out of features.modalities, and "
+            "tokenizer.own at 0"
+        )
     d = min(dimensions, information.shape[0] - 1)
     start = np.random.default_rng(0).normal(size=information.shape[0])
     values, vectors = scipy.sparse.linalg.eigsh(information, k=d, which="LA", v0=start)

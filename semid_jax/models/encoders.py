@@ -43,17 +43,17 @@ def encode(x: Mapping[str, ArrayLike], present: Mapping[str, ArrayLike], width: 
 class Refiner(nn.Module):
     """e[m] to h[m], what z takes of a modality: e, a linear map of it and a two-layer perceptron's.
 
-    Both start at zero, so that h is e before the first step.
+    Both start at zero, so that h is e before the first step, if nothing is added.
     """
 
     hidden: int
 
     @nn.compact
-    def __call__(self, e: jax.Array) -> jax.Array:
-        """Unit float[..., D] to unit float[..., D]; zero stays zero."""
+    def __call__(self, e: jax.Array, added: jax.Array | float = 0.0) -> jax.Array:
+        """Unit float[..., D], and what is added to it, to unit float[..., D]; zero stays zero."""
         width, zeros = e.shape[-1], nn.initializers.zeros
         turned = nn.Dense(width, use_bias=False, kernel_init=zeros, name="linear")(e)
         # Coordinates of variance one: those of a unit vector are so small that nothing would bend.
         inner = jax.nn.gelu(nn.Dense(self.hidden, use_bias=False, name="hidden")(width**0.5 * e))
         bent = nn.Dense(width, use_bias=False, kernel_init=zeros, name="out")(inner)
-        return unit(e + turned + bent)
+        return unit(e + turned + bent + added)

@@ -38,6 +38,9 @@ class PmatConfig:
       consistency: weight of the contrastive consistency losses.
       balance: weight of the terms that keep alpha from one modality and from uniform.
       pooled: weight of the loss by which the mean of the last W items foresees the next one in z.
+      own: z takes a vector of the item's own beside what its features say, for items that
+        training has. It starts from what is chosen together, at this norm, and is learned like all
+        else (three float32[N + 1, D] of memory); 0: items have none.
       hold: without a drift a user becomes another archetype only if its squared distance is less
         than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
@@ -60,17 +63,30 @@ class PmatConfig:
     consistency: float = 0.1
     balance: float = 0.05
     pooled: float = 1.0
+    own: float = 0.0
     hold: float = 0.5
     quantile: float = 0.98
     margin: float = 0.1
     budget: float = 0.2
 
 
+def find_owners(counts: np.ndarray) -> np.ndarray:
+    """Whose own vector each item has: int64[N + 1] training interactions to int32[N + 1].
+
+    An item's number, or 0 where nothing can be learned of it: those have none.
+    """
+    return np.where(counts > 0, np.arange(len(counts)), 0).astype(np.int32)
+
+
 class Pmat(nn.Module):
-    """Perceiver, refiners and gate. `modalities` is sorted; parameters are named after them."""
+    """Perceiver, refiners and gate. `modalities` is sorted; parameters are named after them.
+
+    `rows` is N + 1; only the items' own vectors need it.
+    """
 
     modalities: tuple[str, ...]
     config: PmatConfig
+    rows: int = 1
 
     def setup(self) -> None:
         """Creates the parameters, each named after its modality."""
@@ -82,6 +98,8 @@ class Pmat(nn.Module):
         short = nn.initializers.normal(0.04)
         self.tastes = [self.param(f"taste_{name}", short, shape) for name in names]
         self.refiners = [Refiner(c.hidden, name=f"refiner_{name}") for name in names]
+        if c.own:
+            self.own = self.param("own", zeros, (self.rows, c.width))
         self.taste_priors = [self.param(f"taste_prior_{name}", zeros, shape[:1]) for name in names]
         self.weight_priors = [self.param(f"weight_prior_{name}", zeros, ()) for name in names]
         self.log_strength = self.param("log_strength", nn.initializers.constant(1.0), ())
@@ -115,9 +133,20 @@ class Pmat(nn.Module):
         """Which directions of z an interest stresses: float32[..., D] to float32[..., D]."""
         return 0.5 * jnp.tanh(self.gate_out(interest)) * self.config.gated
 
-    def refine(self, e: jax.Array) -> jax.Array:
-        """h, what z takes of each modality: float32[..., M, D] to float32[..., M, D]."""
-        return jnp.stack([f(e[..., m, :]) for m, f in enumerate(self.refiners)], axis=-2)
+    def refine(self, e: jax.Array, owner: jax.Array) -> jax.Array:
+        """h, what z takes of each modality.
+
+        Args:
+          e: float32[..., M, D].
+          owner: int32[...], whose own vector each item has, see `find_owners`.
+
+        Returns:
+          float32[..., M, D], zero where e is.
+        """
+        has = jnp.any(e != 0, axis=-1, keepdims=True)
+        own = self.own[owner] * (owner > 0)[..., None] if self.config.own else 0.0
+        parts = [f(e[..., m, :], has[..., m, :] * own) for m, f in enumerate(self.refiners)]
+        return jnp.stack(parts, axis=-2)
 
     def query(self, preference: Preference) -> jax.Array:
         """How a candidate's score grows with its e: float32[n, M, D]."""
@@ -165,5 +194,5 @@ class Pmat(nn.Module):
         """Touches every parameter once, for `init`: e float32[n, M, D]."""
         latents = self.latents(e, jnp.ones(e.shape[:2], bool), jnp.zeros(len(e)), jnp.zeros(len(e)))
         self.gate(latents.mean[0])
-        self.refine(e)
+        self.refine(e, jnp.zeros(len(e), jnp.int32))
         self.table(latents.taste)

@@ -129,13 +129,13 @@ def train_frozen(
 ) -> tuple[Pmat, Frozen]:
     """Trains PMAT and encodes the catalogue."""
     params = fit_pmat(features, interactions, config, width, seed)
-    module = Pmat(features.modalities, config)
+    module = Pmat(features.modalities, config, len(features.mask))
     return module, freeze(module, params, features, popularity(interactions), seed)
 
 
 def of_vectors(config: PmatConfig) -> PmatConfig:
     """What PMAT's settings come to where the items' vectors are given: nobody is asked anything."""
-    return dataclasses.replace(config, archetypes=1, uniform=True, gated=False, steps=0)
+    return dataclasses.replace(config, archetypes=1, uniform=True, gated=False, own=0.0, steps=0)
 
 
 def make_tokenizer(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import zlib
 from typing import Any
 
 import jax
@@ -14,9 +15,10 @@ from flax import struct
 from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, log_proposal, popularity, split_end
+from semid_jax.features.behaviour import NAME, behaviour_vectors
 from semid_jax.models.encoders import encode
 from semid_jax.models.perceiver import Latents, read_items
-from semid_jax.models.pmat import Pmat, PmatConfig
+from semid_jax.models.pmat import Pmat, PmatConfig, find_owners
 from semid_jax.parallel import Parallel
 from semid_jax.train.tokenizer_loss import (
     Inputs,
@@ -64,7 +66,7 @@ def fit_pmat(
     Returns:
       Parameters.
     """
-    module = Pmat(features.modalities, config)
+    module = Pmat(features.modalities, config, len(features.mask))
     inputs = make_inputs(features, interactions, config.width)
     rng = np.random.default_rng((seed, 1))
     key = jax.random.key(seed)
@@ -72,6 +74,8 @@ def fit_pmat(
     initialise = functools.partial(module.init, method=Pmat.initialise)
     params = jax.jit(initialise)(key, inputs.e[1:2])
     params = start_tastes(module, params, inputs, interactions, rng)
+    if config.own:
+        params["params"]["own"] = start_own(interactions, config)
     if not config.steps:
         return params
     schedule = optax.warmup_cosine_decay_schedule(
@@ -156,6 +160,18 @@ def start_tastes(
     return {**params, "params": inner}
 
 
+def start_own(interactions: Interactions, config: PmatConfig) -> jax.Array:
+    """The items' own vectors before training: float32[N + 1, D], of norm `config.own` or zero.
+
+    They are those of behaviour, turned out of the way of what features say.
+    """
+    made = np.nan_to_num(behaviour_vectors(interactions, config.width))
+    size = np.linalg.norm(made, axis=1, keepdims=True)
+    made *= config.own / np.maximum(size, 1e-6)
+    turn = jax.random.orthogonal(jax.random.key(zlib.crc32(NAME.encode())), config.width)
+    return jnp.asarray(made) @ turn[: made.shape[1]]
+
+
 @struct.dataclass
 class Frozen:
     """PMAT after training: all that later stages need of it.
@@ -204,5 +220,6 @@ def freeze(
     log_popularity = jnp.asarray(np.log(counts[crowd] + 1.0), jnp.float32)
     some = e[crowd], mask[crowd], log_popularity, jnp.asarray(log_drawn)
     latents = jax.jit(lambda p, *a: module.apply(p, *a, method=Pmat.latents))(params, *some)
-    h = jax.jit(lambda p, e: module.apply(p, e, method=Pmat.refine))(params, e)
+    owner = jnp.asarray(find_owners(counts))
+    h = jax.jit(functools.partial(module.apply, method=Pmat.refine))(params, e, owner)
     return Frozen(params, e, h, mask, latents, read_items(latents, e, mask))

@@ -77,7 +77,7 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     e, h, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "h", "mask", "readings"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
-        module=Pmat(modalities, config),
+        module=Pmat(modalities, config, len(mask)),
         frozen=Frozen(params, e, h, mask, latents, readings),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),

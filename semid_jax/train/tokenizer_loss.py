@@ -26,7 +26,7 @@ from semid_jax.models.perceiver import (
     read_items,
     without_weights,
 )
-from semid_jax.models.pmat import Pmat
+from semid_jax.models.pmat import Pmat, find_owners
 from semid_jax.models.pmat_losses import balance_loss, contrast, next_item_loss
 from semid_jax.train.proposal import Proposal, draw_items, make_proposal
 from semid_jax.types import Interactions, ItemFeatures
@@ -42,12 +42,14 @@ class Inputs:
       e: float32[N + 1, M, D], encoded items.
       mask: bool[N + 1, M].
       log_popularity: float32[N + 1].
+      owner: int32[N + 1], see `find_owners`.
       proposal: what candidates are drawn from.
     """
 
     e: jax.Array
     mask: jax.Array
     log_popularity: jax.Array
+    owner: jax.Array
     proposal: Proposal
 
 
@@ -58,6 +60,7 @@ def make_inputs(features: ItemFeatures, interactions: Interactions, width: int) 
         e=encode(features.x, features.present, width),
         mask=jnp.asarray(features.mask),
         log_popularity=jnp.asarray(np.log(counts + 1.0), jnp.float32),
+        owner=jnp.asarray(find_owners(counts)),
         proposal=make_proposal(counts),
     )
 
@@ -225,8 +228,8 @@ def tokenizer_loss(
     # What z is made of learns from what the perceiver says; next items by z tell it nothing, the
     # consistency of z and the balance of alpha do.
     held, aim = jax.lax.stop_gradient((preference, aim))
-    crowd_h = module.apply(params, crowd.e, method=Pmat.refine)
-    h = module.apply(params, e, method=Pmat.refine)
+    crowd_h = module.apply(params, crowd.e, inputs.owner[crowd.item], method=Pmat.refine)
+    h = module.apply(params, e, inputs.owner[windows.items], method=Pmat.refine)
     target_h = h[target]
     query, taste = module.apply(params, held, latents.taste, method=Pmat.refined_query)
     refined = _refined_loss(query, held, crowd, crowd_h, target_h, aim)
