@@ -25,6 +25,11 @@ OTHERS = {
 PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
+# Items that are chosen often can have vectors of their own; where behaviour is a modality it says
+# the same (BUILD_NOTES.md).
+OWN = {
+    ("hdnag", "movielens_1m"): " --config.tokenizer.own=1 --config.tokenizer.steps=2000",
+}
 MODALITIES: dict[str, tuple[str, ...]] = {
     "movielens_1m": ("image", "text"),
     "amazon_2014": ("attributes", "text"),
@@ -58,11 +63,12 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
     if generator == "gpt2":
         rows = {"residual k-means": "", **OTHERS}
     else:
-        rows = {"PMAT": PERSONAL + GROUPS[name], "PMAT with A = 1": "", **OTHERS}
+        own = OWN.get((generator, name), "")
+        rows = {"PMAT": PERSONAL + GROUPS[name] + own, "PMAT with A = 1": own, **OTHERS}
     alone = MODALITIES[name]
     if generator == "behaviour":
         together = f'--config.features.modalities="{("behaviour", *alone)}"'
-        rows = {row: f"{own} {together}" for row, own in rows.items()}
+        rows = {row: f"{settings} {together}" for row, settings in rows.items()}
         alone = ("behaviour",)
     rows |= {f"{m} alone": f"--config.features.modalities={m}" for m in alone}
     return ConfigDict({"base": base, "rows": tuple(rows.items())})
