@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import sys
-import zlib
 from typing import Any
 
 import jax
@@ -163,13 +162,12 @@ def start_tastes(
 def start_own(interactions: Interactions, config: PmatConfig) -> jax.Array:
     """The items' own vectors before training: float32[N + 1, D], of norm `config.own` or zero.
 
-    They are those of behaviour, turned out of the way of what features say.
+    They are what behaviour would be as a modality.
     """
-    made = np.nan_to_num(behaviour_vectors(interactions, config.width))
-    size = np.linalg.norm(made, axis=1, keepdims=True)
-    made *= config.own / np.maximum(size, 1e-6)
-    turn = jax.random.orthogonal(jax.random.key(zlib.crc32(NAME.encode())), config.width)
-    return jnp.asarray(made) @ turn[: made.shape[1]]
+    made = behaviour_vectors(interactions, config.width)
+    present = np.isfinite(made).all(axis=1)
+    e = encode({NAME: np.nan_to_num(made)}, {NAME: present}, config.width)
+    return config.own * e[:, 0]
 
 
 @struct.dataclass
