@@ -17,9 +17,10 @@
 
 What counts is the validation of what a run would go on with: calibrated, where it calibrates.
 Without --record test is left alone. A run that has ended is not repeated, one that was killed goes
-on. What the first row of a seed has made and no model has a part in lies in the other rows' folders
-when they start: a stage that would make the same again is skipped, another makes its own. Compiled
-programs are kept beside the rows' folders; a row's seeds share them.
+on; a study that is interrupted, or told to end by SIGTERM, ends its runs. What the first row of a
+seed has made and no model has a part in lies in the other rows' folders when they start: a stage
+that would make the same again is skipped, another makes its own. Compiled programs are kept beside
+the rows' folders; a row's seeds share them.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ import contextlib
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -78,6 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         first = next(iter(dict(study.rows)))
 
         records: list[Path] = []
+        processes = Processes()
 
         def arguments_of(row: str, seed: int) -> list[str]:
             own = shlex.split(dict(study.rows)[row])
@@ -87,7 +90,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         def run(row: str, seed: int) -> int:
             arguments = arguments_of(row, seed)
             folder, lender = _folder(workdir, row, seed), _folder(workdir, first, seed)
-            return _run(folder, arguments, seed, row, lender, beside=options.jobs > 1)
+            beside = options.jobs > 1
+            return _run(processes.run, folder, arguments, seed, row, lender, beside)
 
         def keep_run(row: str, seed: int) -> None:
             if not options.record:
@@ -99,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(records[-1])
 
         wanted = [(row, seed) for seed in seeds for row in rows]
-        code = _run_all(run, wanted, options.jobs, keep_run)
+        code = _run_all(run, wanted, options.jobs, keep_run, processes.end)
         if code:
             return code
         if options.record:
@@ -115,6 +119,39 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("\ninterrupted; the same command continues", file=sys.stderr)
         return launch.INTERRUPTED
     return 0
+
+
+class Processes:
+    """The runs of a study that go on at the moment."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._lock = threading.Lock()
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
+
+    def run(self, command: Sequence[str], **options: Any) -> int:
+        """Runs a command to its end, see `subprocess.Popen`; its exit code."""
+        with self._lock:
+            if self._ended:
+                return launch.INTERRUPTED
+            process = subprocess.Popen(command, **options)
+            self._running.add(process)
+        code = process.wait()
+        with self._lock:
+            self._running.remove(process)
+        return code
+
+    def end(self) -> None:
+        """Ends those that go on; none is started after."""
+        with self._lock:
+            self._ended = True
+            for process in self._running:
+                process.terminate()
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _chosen(rows: dict[str, str], names: str) -> dict[str, str]:
@@ -141,8 +178,17 @@ def _run_all(
     wanted: Sequence[tuple[str, int]],
     jobs: int,
     keep_run: Callable[[str, int], None],
+    end: Callable[[], None],
 ) -> int:
-    """Runs (row, seed) after (row, seed), `jobs` at a time; the code of the first that fails."""
+    """Runs (row, seed) after (row, seed), `jobs` at a time; the code of the first that fails.
+
+    Args:
+      run: (row, seed) to its exit code.
+      wanted: rows and seeds.
+      jobs: at a time.
+      keep_run: called of each that has ended well, in their order.
+      end: ends those that go on; called where something is raised here, as by an interrupt.
+    """
     stop = threading.Event()
 
     def run_unless_stopped(row: str, seed: int) -> int:
@@ -160,6 +206,9 @@ def _run_all(
             if code := ended.result():
                 return code
             keep_run(*pair)
+    except BaseException:
+        end()
+        raise
     finally:
         stop.set()
         pool.shutdown()
@@ -167,7 +216,13 @@ def _run_all(
 
 
 def _run(
-    workdir: Path, arguments: Sequence[str], seed: int, row: str, lender: Path, beside: bool
+    call: Callable[..., int],
+    workdir: Path,
+    arguments: Sequence[str],
+    seed: int,
+    row: str,
+    lender: Path,
+    beside: bool,
 ) -> int:
     """Trains one variant unless that was done, and notes what validation said; its exit code."""
     done = workdir / "variant.json"
@@ -184,9 +239,7 @@ def _run(
     }
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / "log.txt", "ab") if beside else contextlib.nullcontext() as log:
-        code = subprocess.run(
-            command, check=False, env=environment, stdout=log, stderr=log
-        ).returncode
+        code = call(command, env=environment, stdout=log, stderr=log)
     if code and beside:
         print(f"error: {row}, seed {seed}: see {workdir / 'log.txt'}", file=sys.stderr)
     if code == 0:
@@ -265,4 +318,5 @@ def _keep(
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.exit(main())

@@ -1,7 +1,11 @@
 """Studies: variants of one configuration by their validation."""
 
+import contextlib
 import json
 import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -129,9 +133,35 @@ def test_after_a_run_that_failed_none_is_started():
         return 3 if row == "b" else 0
 
     wanted = [(row, 0) for row in "abcdefgh"]
-    assert study._run_all(run, wanted, 1, lambda *pair: kept.append(pair)) == 3
+    assert study._run_all(run, wanted, 1, lambda *pair: kept.append(pair), lambda: None) == 3
     assert started == wanted[:2]
     assert kept == wanted[:1]
+
+
+def test_runs_end_with_the_study_that_is_told_to(tmp_path):
+    file, workdir = tmp_path / "small.py", tmp_path / "w"
+    file.write_text(STUDY.format(config=ROOT / "configs" / "baselines" / "rpg.py"))
+    command = [sys.executable, "-m", "semid_jax.study", f"--config={file}", f"--workdir={workdir}"]
+    process = subprocess.Popen(
+        [*command, f"--results={tmp_path / 'r'}"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    config = workdir / "whole-0" / "config.json"  # a run writes it first
+    while not config.exists() and process.poll() is None:
+        time.sleep(0.05)
+    assert _processes_of(workdir)
+    process.terminate()
+    assert "the same command continues" in process.communicate(timeout=60)[1]
+    assert process.returncode == launch.INTERRUPTED
+    assert not _processes_of(workdir)
+
+
+def _processes_of(workdir):
+    """The runs in a folder below `workdir`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            found.append(path.read_bytes())
+    return [line for line in found if f"--workdir={workdir}/".encode() in line]
 
 
 BOTH = (("b", 1), ("b", 0), ("a", 0))
