@@ -100,7 +100,13 @@ PRESETS: dict[str, Preset] = {
         # Histories are short: what they tell of an archetype costs more targets than it brings
         # (BUILD_NOTES.md, tuning of HDNAG), and a step takes in more of them, at fewer places
         # ("The perceiver reads e").
-        "tokenizer": {"archetypes": 1, "batch_size": 128, "positions": 8, "steps": 2000},
+        "tokenizer": {
+            "archetypes": 1,
+            "hidden": 1024,
+            "batch_size": 128,
+            "positions": 8,
+            "steps": 2000,
+        },
         "model": {"dense": "free", "dropout": 0.5},
         "loss": {"products": "auto"},
         "train": {

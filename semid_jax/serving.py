@@ -119,13 +119,13 @@ def recommend(server: Server, state: StreamState, only_new: bool = False) -> Ret
     known = preferences(server.streamer.perceiver, state.user)
     belief = known.belief.astype(jnp.float16)  # as readings are kept, by which it was trained
     model, archetype, decode = server.model, state.archetype, server.decode
-    vector, of_trunk, taste = user_vectors(model, coarse, fine, history, archetype, belief)
+    vector, of_trunk, tastes = user_vectors(model, coarse, fine, history, archetype, belief)
     query = make_query(vector, server.index.tables, archetype)
     kept = decode.k + history.shape[1] if only_new else decode.k
     wide = kept if server.dense is None else max(kept, decode.rescored)
     found = retrieve(server.index, server.sketch, query, server.method, decode, wide)
     if server.dense is not None:
-        asked = dense_query(model, of_trunk, taste, known.alpha, archetype, history)
+        asked = dense_query(model, of_trunk, tastes, known.alpha, archetype, history)
         found = rescore(server.dense, asked, found, kept)
     begun = history[:, 0] > 0
     shown = begun[:, None]

@@ -28,9 +28,8 @@ from generator_world import (
 from semid_jax.decode import rescoring
 from semid_jax.decode.rescoring import rescore
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.eval.calibration import FACTORS as CALIBRATED
-from semid_jax.eval.calibration import metrics_by_factor, scale_likeness
-from semid_jax.eval.model import Model, dense_items, dense_query
+from semid_jax.eval.calibration import CHOICES, mean_square, metrics_by_choice, weigh_likeness
+from semid_jax.eval.model import Model, Tastes, dense_items, dense_query
 from semid_jax.eval.ranking import target_ranks
 from semid_jax.eval.users import Users, mean_metrics
 from semid_jax.models.hdnag import FASTER, Generator, interests
@@ -116,8 +115,11 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
     alpha = np.asarray(views.archetypes.alpha)[archetype]
     last = inputs.astype(bool).sum(axis=1) - 1
     state, rows = states[np.arange(4), last], np.arange(4)
-    asked = state, tastes[rows, last], alpha, archetype, inputs
-    model = Model(params, views, make_centroids(), generator)
+    asked = state, Tastes(interest[rows, last], tastes[rows, last]), alpha, archetype, inputs
+    # Not in training, and so not in what was compared above.
+    s2[rows, last] += 0.9 * np.einsum("bd,bnd->bn", interest[rows, last], z[archetype])
+    weighed = weigh_likeness(params, 1.0, 0.9)
+    model = Model(weighed, views, make_centroids(), generator)
     query = dense_query(model, *asked)
     found = np.tile(np.arange(N + 1, dtype=np.int32)[None, 1:], (4, 1))
     of_s1, of_s2 = s1[rows, last].astype(np.float32), s2[rows, last]
@@ -135,17 +137,21 @@ def test_a_dense_term_of_what_was_found_is_that_of_all(dense):
     rng, _, _, generator, params = world(dense=dense)
     views, users = make_views(rng), 7
     state = jnp.asarray(rng.normal(size=(users, 16)), jnp.float32)
-    taste = jnp.asarray(rng.normal(size=(users, M, Z)), jnp.float32)
     alpha = jnp.asarray(rng.dirichlet(np.ones(M), users), jnp.float32)
     history = jnp.ones((users, 3), jnp.int32)
     row = jnp.zeros(users, jnp.int32)
-    model = Model(params, views, make_centroids(), generator)
-    query = dense_query(model, state, taste, alpha, row, history)
+    model = Model(weigh_likeness(params, 1.0, 0.9), views, make_centroids(), generator)
+    query = dense_query(model, state, make_tastes(rng, users), alpha, row, history)
     items = dense_items(model)
     found = jnp.asarray(rng.integers(1, N + 1, (users, 9)), jnp.int32)
     of_found = rescoring._scores_of_found(items, query, found)
     of_all = jnp.take_along_axis(rescoring._scores_of_all(items, query), found, axis=1)
     np.testing.assert_allclose(of_found, of_all, rtol=1e-4, atol=1e-5)
+
+
+def make_tastes(rng, users):
+    p, by_modality = rng.normal(size=(users, Z)), rng.normal(size=(users, M, Z))
+    return Tastes(jnp.asarray(p, jnp.float32), jnp.asarray(by_modality, jnp.float32))
 
 
 def test_only_a_model_that_asks_for_free_vectors_has_them():
@@ -163,27 +169,33 @@ def test_likeness_is_weighed_in_one_pass_as_by_scaled_parameters():
     everything = jnp.tile(jnp.arange(1, N + 1, dtype=jnp.int32), (users, 1))
     before = Retrieved(everything, s1, jnp.zeros(users))
     state = jnp.asarray(rng.normal(size=(users, 16)), jnp.float32)
-    taste = jnp.asarray(rng.normal(size=(users, M, Z)), jnp.float32)
+    tastes = make_tastes(rng, users)
     alpha, row = views.archetypes.alpha[jnp.arange(users) % A], jnp.zeros(users, jnp.int32)
     side = Users(np.arange(users), np.asarray(items), rng.integers(1, N + 1, users))
 
     model = Model(params, views, make_centroids(), generator)
 
-    def scaled(factor):
-        return dataclasses.replace(model, params=scale_likeness(params, factor))
-
-    def queries(model):
-        dense = dense_query(model, state, taste, alpha, row, items)
+    def queries(factor, of_z):
+        weighed = dataclasses.replace(model, params=weigh_likeness(params, factor, of_z))
+        dense = dense_query(weighed, state, tastes, alpha, row, items)
         return [(types.SimpleNamespace(dense=dense), slice(0, users), users)]
 
-    def ranks(factor):
-        again = rescore(dense_items(scaled(factor)), queries(scaled(factor))[0][0].dense, before, 5)
+    def ranks(factor, scale):
+        dense = queries(factor, 0.3 * scale)[0][0].dense
+        again = rescore(dense_items(model), dense, before, 5)
         return target_ranks(np.asarray(again.items), side.targets)
 
-    asked = queries(model), queries(scaled(0.0))
-    found = metrics_by_factor(*asked, lambda _: before, dense_items(model), side, 5)
-    assert found == [mean_metrics(ranks(factor)) for factor in CALIBRATED]
-    assert len({metrics["ndcg@10"] for metrics in found}) > 2
+    asked = queries(0, 0), queries(1, 0), queries(0, 0.3)
+    found = metrics_by_choice(asked, lambda _: before, dense_items(model), side, 5)
+    assert found == [mean_metrics(ranks(*choice)) for choice in CHOICES]
+    for which in (slice(None, 6), slice(None, None, 6)):  # of z alone, in the modalities alone
+        assert len({metrics["ndcg@10"] for metrics in found[which]}) > 2
+    assert CHOICES[0] == (1.0, 0.0)
+
+
+def test_the_mean_square_length_of_z_leaves_out_row_0():
+    points = np.asarray([[[9.0, 9.0], [3.0, 4.0]], [[9.0, 9.0], [1.0, 0.0]]], np.float32)
+    assert mean_square(points) == 13.0
 
 
 def test_a_term_that_is_ablated_is_zero_and_stays_there():
@@ -193,7 +205,12 @@ def test_a_term_that_is_ablated_is_zero_and_stays_there():
     assert "repeat" not in params["params"]
 
     def terms(params):
-        scalars = (Generator.likeness, Generator.likeness_by, Generator.repeat)
+        scalars = (
+            Generator.likeness,
+            Generator.likeness_by,
+            Generator.likeness_of_z,
+            Generator.repeat,
+        )
         return jnp.concatenate(
             [jnp.ravel(generator.apply(params, method=scalar)) for scalar in scalars]
         )

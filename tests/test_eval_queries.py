@@ -66,9 +66,10 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch, reads_belief):
     index = with_model(empty, model, jnp.zeros(N + 1))
     of_users = side.coarse, side.fine, side.history, side.archetype, side.belief
     expected = user_query(model, index.tables, *of_users)
-    _, states, taste = user_vectors(model, *of_users)
+    _, states, tastes = user_vectors(model, *of_users)
     content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
-    content = np.broadcast_to(content[:, None], taste.shape), CONFIG.likeness * np.asarray(taste)
+    liked = CONFIG.likeness * np.asarray(tastes.by_modality)
+    content = np.broadcast_to(content[:, None], liked.shape), liked
     content = np.concatenate(content, axis=-1)
     for _ in range(2):
         seen = 0

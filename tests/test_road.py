@@ -81,7 +81,7 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
         np.testing.assert_allclose(metrics[name]["ndcg@10"], found, rtol=1e-6)
     # What is lost is told of the score that ranks.
     assert metrics["search"]["loss_ndcg@10"] == metrics["retrieval_s2"]["inverted"]["search_loss"]
-    assert "calibrate: likeness x" in done.stdout
+    assert "calibrate: likeness in the modalities x" in done.stdout
     assert "leaves hold" in done.stdout
     assert searches["leaves"]["scored_fraction"] < 1 - 1e-6
     # ScaNN searches the same cells with the same score.

@@ -54,7 +54,7 @@ def test_a_study_of_several_revisions_names_them():
 def test_what_counts_is_calibrated_where_a_run_calibrates(tmp_path):
     best = {"step": 3, "train.item_loss": 2.0, "validation.ndcg@10": 0.1}
     assert study._validation(tmp_path, best) == {"ndcg@10": 0.1}
-    notes = {"factor": 2.0, "plain": {"ndcg@10": 0.1}, "validation": {"ndcg@10": 0.2}}
+    notes = {"factor": 2.0, "scale": 0.0, "plain": {"ndcg@10": 0.1}, "validation": {"ndcg@10": 0.2}}
     artifacts.write(tmp_path / "calibration", "calibration", {}, {}, {}, notes)
     assert study._validation(tmp_path, best) == {"ndcg@10": 0.2}
 

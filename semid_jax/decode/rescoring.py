@@ -1,12 +1,12 @@
 """S2: the best items under S1 ranked again with the dense term (design, part 5).
 
-    S2(s, i) = S1(s, i) + <s, V z_i + u_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]>
+    S2(s, i) = S1(s, i) + <s, V z_i + u_i> + k_z <p, z_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]>
              + rho [i in the history],      z_i = (1 + gate) * sum_m alpha~[i, m] h[i, m] .
 
 alpha~ depends on the user's own weights, so no table of item vectors is kept; as z is linear in h,
-both terms are sum_m alpha~[i, m] (<(1 + gate) * V^T s, h[i, m]> + <k_m p_m, e[i, m]>): one product
-with h and e side by side. Of a large catalogue only the R items that S1 has found are looked up; of
-a small one all are scored, which is faster.
+all this is sum_m alpha~[i, m] (<(1 + gate) * (V^T s + k_z p), h[i, m]> + <k_m p_m, e[i, m]>): one
+product with h and e side by side. Of a large catalogue only the R items that S1 has found are
+looked up; of a small one all are scored, which is faster.
 """
 
 from __future__ import annotations

@@ -24,6 +24,19 @@ from semid_jax.turns import cached_turns
 
 
 @struct.dataclass
+class Tastes:
+    """What users are after, which likeness in S2 is measured from.
+
+    Attributes:
+      interest: float32[B, D_z], p, as S1 has it.
+      by_modality: float32[B, M, D_z], p_m.
+    """
+
+    interest: jax.Array
+    by_modality: jax.Array
+
+
+@struct.dataclass
 class Model:
     """A generator with its parameters, and what it reads items by.
 
@@ -133,7 +146,7 @@ def user_vectors(
     history: jax.Array,
     archetype: jax.Array,
     belief: jax.Array,
-) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+) -> tuple[jax.Array, jax.Array, Tastes | None]:
     """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
     Args:
@@ -145,8 +158,8 @@ def user_vectors(
       belief: float16[B, M, K].
 
     Returns:
-      The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; p_m,
-      float32[B, M, D_z], None where S1 is all there is.
+      The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; tastes,
+      None where S1 is all there is.
     """
     generator, views, mask = model.generator, model.views, history > 0
     call = functools.partial(generator.apply, model.params)
@@ -163,10 +176,11 @@ def user_vectors(
         else:
             interest = last_interest(z, mask, generator.config.fading)
         query = call(model.centroids, state, interest, method=Generator.query)
-        taste = None
+        tastes = None
         if generator.has_dense:
-            taste = last_interest(views.e[history], mask, generator.config.fading)
-    return query_vector(*query), state, taste
+            by_modality = last_interest(views.e[history], mask, generator.config.fading)
+            tastes = Tastes(interest, by_modality)
+    return query_vector(*query), state, tastes
 
 
 def user_query(
@@ -197,7 +211,7 @@ def user_query(
 def dense_query(
     model: Model,
     state: jax.Array,
-    taste: jax.Array,
+    tastes: Tastes,
     alpha: jax.Array,
     row: jax.Array,
     history: jax.Array,
@@ -207,16 +221,18 @@ def dense_query(
     Args:
       model: with its parameters.
       state: float32[B, D], s.
-      taste: float32[B, M, D_z], p_m.
+      tastes: of B users.
       alpha: float32[B, M].
       row: int32[B], archetypes.
       history: int32[B, T], right padded.
     """
-    likeness = model.generator.apply(model.params, method=Generator.likeness_by)
+    call = functools.partial(model.generator.apply, model.params)
     asked = jnp.dot(state, model.params["params"]["dense_in"].T, precision=PRECISION)
+    asked += call(method=Generator.likeness_of_z) * tastes.interest
     gate = 1.0 + model.views.archetypes.gate[row]
-    asked = jnp.broadcast_to((gate * asked)[:, None], taste.shape)
-    content = jnp.concatenate([asked, likeness[:, None] * taste], axis=-1)
+    liked = call(method=Generator.likeness_by)[:, None] * tastes.by_modality
+    asked = jnp.broadcast_to((gate * asked)[:, None], liked.shape)
+    content = jnp.concatenate([asked, liked], axis=-1)
     return DenseQuery(state, content, alpha, history)
 
 
@@ -254,19 +270,19 @@ def hdnag_queries(
     generator, params = model.generator, model.params
     condition = generator.apply(params, model.centroids, method=Generator.tables).condition
 
-    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, Tastes | None]:
         codes = part.coarse[:, :width], part.fine[:, :width]
         return user_vectors(model, *codes, part.history[:, :width], part.archetype, part.belief)
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
-        vectors, states, taste, alpha, history = users
+        vectors, states, tastes, alpha, history = users
         query = make_query(vectors, index.tables, archetype)
         if generator.config.normalised:
             weight = params["params"]["coarse_weight"]
             return normalised(query, index.tables.fine, condition, weight)
         if not generator.has_dense:
             return query
-        dense = dense_query(model, states, taste, alpha, archetype, history)
+        dense = dense_query(model, states, tastes, alpha, archetype, history)
         return query.replace(dense=dense)
 
     users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)

@@ -23,13 +23,14 @@ coarse logits are a_c = (<q_c, e_c> + g_1 <p, o_c>) / w with a learned w.
 
 S2 adds a dense term for the best items under S1,
 
-    S2(i) = S1(i) + <s, y_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]> + rho [i in the history],
-    y_i = V z_i + u_i ,
+    S2(i) = S1(i) + <s, y_i> + sum_m k_m alpha~[i, m] <p_m, e[i, m]> + k_z <p, z_i>
+          + rho [i in the history],      y_i = V z_i + u_i ,
 
 z_i being the item as PMAT fuses it for the user, u_i, if asked for, a free vector per item, p_m the
 fading mean of the history in modality m, k learned, for in one modality likeness says more than in
-another, and rho what it takes for an item to be chosen again. y then also enters the trunk, so that
-S2 contains SASRec with features.
+another, and rho what it takes for an item to be chosen again. k_z is zero in training, where S1 has
+what the ID stands for in place of z, and is chosen on validation (`eval/calibration.py`). y then
+also enters the trunk, so that S2 contains SASRec with features.
 
 If asked for, p is not the fading mean but what PMAT says that the user asks of z (`fusion.ask`):
 its perceiver has weighed the whole history since the last drift by modality, which a trunk would
@@ -69,7 +70,7 @@ class GeneratorConfig:
       dropout: on the input, the attention weights and the residual branches.
       dense: the dense term of S2: "none" (S1 alone), "content" (V z) or "free" (V z + u).
       fading: what an item counts in the interest p, relative to the next one.
-      likeness: where g_1, g_2 and every k_m start; 0 leaves likeness out of both scores.
+      likeness: where g_1, g_2 and every k_m start; 0 leaves all likeness out of both scores.
       repeats: whether S2 learns rho, or has none (an ablation).
       popularity: whether S1 learns how much an item's popularity counts; codes that items share
         can hardly say it.
@@ -152,6 +153,7 @@ class Generator(nn.Module):
             self.slow_popularity = self.param("popularity", zeros, ())
         if self.has_dense:
             self.slow_likeness_by = self.param("likeness_by", start, (self.modalities,))
+            self.chosen_likeness = self.param("likeness_of_z", zeros, ())
             self.dense_in = self.param(
                 "dense_in", nn.initializers.lecun_normal(), (self.content, c.width)
             )
@@ -177,6 +179,10 @@ class Generator(nn.Module):
     def likeness_by(self) -> jax.Array:
         """k, float32[M]."""
         return self._learned(self.slow_likeness_by)
+
+    def likeness_of_z(self) -> jax.Array:
+        """k_z, float32[]; nothing is learned of it."""
+        return self.chosen_likeness if self.config.likeness else jnp.zeros(())
 
     def repeat(self) -> jax.Array:
         """rho, float32[]."""

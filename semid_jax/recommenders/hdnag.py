@@ -24,7 +24,12 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import available
 from semid_jax.decode.sketch import Sketch
-from semid_jax.eval.calibration import FACTORS, metrics_by_factor, scale_likeness
+from semid_jax.eval.calibration import (
+    CHOICES,
+    mean_square,
+    metrics_by_choice,
+    weigh_likeness,
+)
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate, validation_ranks
 from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries, with_model
@@ -241,11 +246,15 @@ def train_stage(
             found["s1_ndcg@10"] = mean_metrics(ranks["validation_s1"])["ndcg@10"]
         return found
 
+    unit = 1.0 / mean_square(tokenizer.points)
+
     def weigh(model: Model, dense: DenseItems) -> list[dict[str, float]]:
-        queries, index = asked(model)
-        without, _ = asked(dataclasses.replace(model, params=scale_likeness(model.params, 0.0)))
+        weighed = (weigh_likeness(model.params, *by) for by in ((0, 0), (1, 0), (0, unit)))
+        parts = [asked(dataclasses.replace(model, params=params)) for params in weighed]
+        index = parts[0][1]
         search = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
-        return metrics_by_factor(queries, without, search, dense, side, decode.k)
+        queries = [queries for queries, _ in parts]
+        return metrics_by_choice(queries, search, dense, side, decode.k)
 
     objective = hdnag_losses(generator, losses, settings.group)
     params, progress = fit(config, workdir, batches, params, objective, codes, validate)
@@ -253,30 +262,48 @@ def train_stage(
     dense = dense_items(best)
     if dense is not None:
         weighed = functools.partial(weigh, best, dense)
-        best = dataclasses.replace(best, params=calibrate_stage(config, workdir, params, weighed))
+        params = calibrate_stage(config, workdir, params, unit, weighed)
+        best = dataclasses.replace(best, params=params)
     return best, progress
 
 
 def calibrate_stage(
-    config: ConfigDict, workdir: Path, params: Any, weigh: Callable[[], list[dict[str, float]]]
+    config: ConfigDict,
+    workdir: Path,
+    params: Any,
+    unit: float,
+    weigh: Callable[[], list[dict[str, float]]],
 ) -> Any:
-    """The best parameters, likeness weighed as validation says, the less of equals."""
+    """The best parameters, likeness weighed as validation says, the less of equals.
+
+    Args:
+      config: resolved.
+      workdir: where everything goes.
+      params: as trained.
+      unit: k_z of scale one.
+      weigh: metrics of validation by CHOICES.
+    """
     directory = workdir / "calibration"
     inputs = {"model": tree_hash(params)}
     users = {"evaluate_users": config.train.evaluate_users}
-    settings = {"decode": config.decode.to_dict(), "factors": list(FACTORS), **users}
+    choices = {"choices": [list(choice) for choice in CHOICES], "unit": unit}
+    settings = {"decode": config.decode.to_dict(), **choices, **users}
     if not artifacts.matches(directory, "calibration", inputs, settings):
         started = time.perf_counter()
         found = weigh()
-        best = max(range(len(FACTORS)), key=lambda place: found[place]["ndcg@10"])
-        chosen = {"factor": FACTORS[best], "validation": found[best], "plain": found[0]}
+        best = max(range(len(CHOICES)), key=lambda place: found[place]["ndcg@10"])
+        factor, scale = CHOICES[best]
+        chosen = {"factor": factor, "scale": scale, "validation": found[best], "plain": found[0]}
         extra = {**chosen, **since(started)}
         artifacts.write(directory, "calibration", {}, inputs, settings, extra)
     notes = artifacts.read_extra(directory)
     before, after = notes["plain"]["ndcg@10"], notes["validation"]["ndcg@10"]
-    factor, shown = notes["factor"], f"{before:.4f} -> {after:.4f}"
-    print(f"calibrate: likeness x {factor:g}, validation NDCG@10 {shown}")
-    return scale_likeness(params, factor)
+    factor, scale = notes["factor"], notes["scale"]
+    print(
+        f"calibrate: likeness in the modalities x {factor:g}, in z + {scale:g}, validation NDCG@10 "
+        f"{before:.4f} -> {after:.4f}"
+    )
+    return weigh_likeness(params, factor, scale * unit)
 
 
 def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
