@@ -99,7 +99,7 @@ PRESETS: dict[str, Preset] = {
         "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
         # Histories are short: what they tell of an archetype costs more targets than it brings
         # (BUILD_NOTES.md, tuning of HDNAG), and a step takes in more of them, at fewer places
-        # ("The perceiver reads e").
+        # ("The perceiver reads e"). Many rare items want wide refiners (the same place).
         "tokenizer": {
             "archetypes": 1,
             "hidden": 1024,
