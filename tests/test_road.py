@@ -126,8 +126,13 @@ def test_a_server_lists_for_users_of_a_stream_what_the_evaluation_lists(whole):
     assert (found.items[users] == lists.items).mean() > 0.99
     np.testing.assert_allclose(np.sort(found.scores[users]), np.sort(lists.scores), atol=1e-2)
     np.testing.assert_array_equal(found.scored[users], lists.scored)
-    by_leaves = serving.recommend(serving.load(workdir, "leaves"), state)
-    assert np.mean(np.asarray(by_leaves.items)[:, 0] == found.items[:, 0]) > 0.9
+    by_leaves, exact = (
+        np.asarray(serving.recommend(serving.load(workdir, method), state).items)
+        for method in ("leaves", "exact")
+    )
+    # Leaves hold .99 of the exact lists; `inverted` probes too few cells here for that.
+    assert np.mean(by_leaves == exact) > 0.9
+    assert np.mean(by_leaves[:, 0] == exact[:, 0]) > 0.98
     new = np.asarray(serving.recommend(server, state, only_new=True).items)
     history, k = np.asarray(state.history), new.shape[1]
     want = without_seen(found.items, history)
