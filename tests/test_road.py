@@ -131,7 +131,7 @@ def test_a_server_lists_for_users_of_a_stream_what_the_evaluation_lists(whole):
         for method in ("leaves", "exact")
     )
     # Leaves hold .99 of the exact lists; `inverted` probes too few cells here for that.
-    assert np.mean(by_leaves == exact) > 0.9
+    assert np.mean(by_leaves[:, :10] == exact[:, :10]) > 0.95
     assert np.mean(by_leaves[:, 0] == exact[:, 0]) > 0.98
     new = np.asarray(serving.recommend(server, state, only_new=True).items)
     history, k = np.asarray(state.history), new.shape[1]

@@ -267,12 +267,44 @@ def hdnag_queries(
       batch: users of a query.
       shows_bar: False where the trunk's progress bar would lie inside another one's line.
     """
-    generator, params = model.generator, model.params
-    condition = generator.apply(params, model.centroids, method=Generator.tables).condition
+    return queries_of(model, index, side, side_vectors(model, side, shows_bar), batch)
+
+
+# `user_vectors` of all users of a read side.
+SideVectors = tuple[np.ndarray, np.ndarray, Tastes | None]
+
+
+def side_vectors(model: Model, side: ReadSide, shows_bar: bool = True) -> SideVectors:
+    """What is asked for each user: the trunk's part of queries, which S2's scales have no part in.
+
+    Args:
+      model: with its parameters.
+      side: the users.
+      shows_bar: see `hdnag_queries`.
+    """
 
     def encode(part: ReadSide, width: int) -> tuple[jax.Array, jax.Array, Tastes | None]:
         codes = part.coarse[:, :width], part.fine[:, :width]
         return user_vectors(model, *codes, part.history[:, :width], part.archetype, part.belief)
+
+    found: SideVectors = encode_users(side, encode, shows_bar)
+    return found
+
+
+def queries_of(
+    model: Model, index: Index, side: ReadSide, vectors: SideVectors, batch: int = BATCH
+) -> Queries:
+    """Queries of users whom the trunk has read.
+
+    Args:
+      model: the same, S2's scales aside.
+      index: with the model's tables.
+      side: the users.
+      vectors: of `side_vectors`.
+      batch: users of a query.
+    """
+    generator, params = model.generator, model.params
+    condition = generator.apply(params, model.centroids, method=Generator.tables).condition
 
     def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
         vectors, states, tastes, alpha, history = users
@@ -285,5 +317,5 @@ def hdnag_queries(
         dense = dense_query(model, states, tastes, alpha, archetype, history)
         return query.replace(dense=dense)
 
-    users = (*encode_users(side, encode, shows_bar), side.alpha, side.history)
+    users = (*vectors, side.alpha, side.history)
     return Queries(users, side.archetype, to_query, batch)

@@ -24,15 +24,18 @@ from semid_jax.decode.index import Index
 from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.scann_search import available
 from semid_jax.decode.sketch import Sketch
-from semid_jax.eval.calibration import (
-    CHOICES,
-    mean_square,
-    metrics_by_choice,
-    weigh_likeness,
-)
+from semid_jax.eval.calibration import CHOICES, mean_square, metrics_by_choice, weigh_likeness
 from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.eval.hdnag import evaluate, validation_ranks
-from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries, with_model
+from semid_jax.eval.model import (
+    Model,
+    ReadSide,
+    dense_items,
+    hdnag_queries,
+    queries_of,
+    side_vectors,
+    with_model,
+)
 from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries
@@ -232,13 +235,10 @@ def train_stage(
     empty = empty_index(tokenizer, sizes)
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
 
-    def asked(model: Model) -> tuple[Queries, Index]:
-        index = with_model(empty, model, codes.popularity)
-        return hdnag_queries(model, index, side, shows_bar=False), index
-
     def validate(params: Any) -> dict[str, float]:
         model = dataclasses.replace(start, params=params)
-        queries, index = asked(model)
+        index = with_model(empty, model, codes.popularity)
+        queries = hdnag_queries(model, index, side, shows_bar=False)
         dense = dense_items(model)
         ranks = validation_ranks(queries, index, side, dense, decode)
         found = mean_metrics(ranks["validation"])
@@ -249,11 +249,15 @@ def train_stage(
     unit = 1.0 / mean_square(tokenizer.points)
 
     def weigh(model: Model, dense: DenseItems) -> list[dict[str, float]]:
-        weighed = (weigh_likeness(model.params, *by) for by in ((0, 0), (1, 0), (0, unit)))
-        parts = [asked(dataclasses.replace(model, params=params)) for params in weighed]
-        index = parts[0][1]
+        index = with_model(empty, model, codes.popularity)
+        vectors = side_vectors(model, side, shows_bar=False)
+
+        def weighed(factor: float, scale: float) -> Queries:
+            params = weigh_likeness(model.params, factor, scale * unit)
+            return queries_of(dataclasses.replace(model, params=params), index, side, vectors)
+
+        queries = weighed(0, 0), weighed(1, 0), weighed(0, 1)
         search = functools.partial(retrieve_exact, index, k=decode.rescored, chunk=decode.chunk)
-        queries = [queries for queries, _ in parts]
         return metrics_by_choice(queries, search, dense, side, decode.k)
 
     objective = hdnag_losses(generator, losses, settings.group)
@@ -261,8 +265,7 @@ def train_stage(
     best = dataclasses.replace(start, params=params)
     dense = dense_items(best)
     if dense is not None:
-        weighed = functools.partial(weigh, best, dense)
-        params = calibrate_stage(config, workdir, params, unit, weighed)
+        params = calibrate_stage(config, workdir, params, unit, lambda: weigh(best, dense))
         best = dataclasses.replace(best, params=params)
     return best, progress
 
