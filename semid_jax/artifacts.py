@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
@@ -239,6 +240,22 @@ def check(directory: Path, kind: str) -> dict[str, Any]:
         if disk.file_hash(path) != entry["sha256"]:
             raise _torn(path, directory, "is not what was written (its hash differs)")
     return manifest
+
+
+@contextmanager
+def of_this_revision(directory: Path) -> Iterator[None]:
+    """Says in one line that what an artefact holds has the names of another revision.
+
+    Raises:
+      InputError: in place of TypeError and KeyError.
+    """
+    try:
+        yield
+    except (TypeError, KeyError) as error:
+        raise InputError(
+            f"{directory}: of another semid_jax ({error}); use the revision that config.json "
+            "names, or train in another --workdir"
+        ) from error
 
 
 def config_hash(config: Mapping[str, Any]) -> str:

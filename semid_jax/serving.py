@@ -77,7 +77,7 @@ def load(workdir: Path, method: str = "") -> Server:
     if config["recommender"] != "hdnag":
         raise InputError(f"{workdir}: a run of {config['recommender']}; only hdnag is served")
     tokenizer = tokenizer_arrays.load(workdir / "tokenizer")
-    generator, params = generator_arrays.load(workdir / "model")
+    generator, params = generator_arrays.load(workdir / "model", tokenizer.centroids)
     arrays, manifest = artifacts.read(workdir / "index" / "lists", "index")
     made_from = {
         "tokenizer": artifacts.content_hash(workdir / "tokenizer"),
@@ -159,7 +159,8 @@ def _check(workdir: Path, method: str, ready: list[str]) -> None:
 
 def _decode(workdir: Path, settings: dict, method: str) -> DecodeConfig:
     """The searches of a run; how much this one reads as validation has chosen, where asked."""
-    decode = DecodeConfig(**{**settings, "methods": tuple(settings["methods"])})
+    with artifacts.of_this_revision(workdir):
+        decode = DecodeConfig(**{**settings, "methods": tuple(settings["methods"])})
     chosen = {"inverted": ("probes", "lists"), "leaves": ("leaves", "leaves")}
     name, read = chosen.get(method, ("", ""))
     if not name or settings[name]:

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             arguments = arguments_of(row, seed)
             folder, lender = _folder(workdir, row, seed), _folder(workdir, first, seed)
             beside = options.jobs > 1
-            return _run(processes.run, folder, arguments, seed, row, lender, beside)
+            return _run(processes, folder, arguments, seed, row, lender, beside)
 
         def keep_run(row: str, seed: int) -> None:
             if not options.record:
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(records[-1])
 
         wanted = [(row, seed) for seed in seeds for row in rows]
-        code = _run_all(run, wanted, options.jobs, keep_run, processes.end)
+        code = _run_all(run, wanted, options.jobs, keep_run, processes)
         if code:
             return code
         if options.record:
@@ -122,18 +122,24 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 class Processes:
-    """The runs of a study that go on at the moment."""
+    """The runs of a study that go on at the moment.
+
+    Attributes:
+      may_start: whether another may be started.
+      ended: whether those that went on were told to end.
+    """
 
     def __init__(self) -> None:
         """None yet."""
         self._lock = threading.Lock()
         self._running: set[subprocess.Popen[bytes]] = set()
-        self._ended = False
+        self.may_start = True
+        self.ended = False
 
     def run(self, command: Sequence[str], **options: Any) -> int:
         """Runs a command to its end, see `subprocess.Popen`; its exit code."""
         with self._lock:
-            if self._ended:
+            if not self.may_start:
                 return launch.INTERRUPTED
             process = subprocess.Popen(command, **options)
             self._running.add(process)
@@ -145,7 +151,7 @@ class Processes:
     def end(self) -> None:
         """Ends those that go on; none is started after."""
         with self._lock:
-            self._ended = True
+            self.may_start, self.ended = False, True
             for process in self._running:
                 process.terminate()
 
@@ -178,45 +184,46 @@ def _run_all(
     wanted: Sequence[tuple[str, int]],
     jobs: int,
     keep_run: Callable[[str, int], None],
-    end: Callable[[], None],
+    processes: Processes,
 ) -> int:
     """Runs (row, seed) after (row, seed), `jobs` at a time; the code of the first that fails.
+
+    After one that failed none is started, but those that go on may end.
 
     Args:
       run: (row, seed) to its exit code.
       wanted: rows and seeds.
       jobs: at a time.
       keep_run: called of each that has ended well, in their order.
-      end: ends those that go on; called where something is raised here, as by an interrupt.
+      processes: of `run`; those that go on are ended where something is raised, as by an interrupt.
     """
-    stop = threading.Event()
 
-    def run_unless_stopped(row: str, seed: int) -> int:
-        if stop.is_set():
-            return 0
+    def run_if_any(row: str, seed: int) -> int:
+        if not processes.may_start:
+            return launch.INTERRUPTED
         code = run(row, seed)
         if code:
-            stop.set()
+            processes.may_start = False
         return code
 
     pool = ThreadPoolExecutor(max(jobs, 1))
     try:
-        runs = [pool.submit(run_unless_stopped, *pair) for pair in wanted]
+        runs = [pool.submit(run_if_any, *pair) for pair in wanted]
         for pair, ended in zip(wanted, runs, strict=True):
             if code := ended.result():
                 return code
             keep_run(*pair)
     except BaseException:
-        end()
+        processes.end()
         raise
     finally:
-        stop.set()
+        processes.may_start = False
         pool.shutdown()
     return 0
 
 
 def _run(
-    call: Callable[..., int],
+    processes: Processes,
     workdir: Path,
     arguments: Sequence[str],
     seed: int,
@@ -239,8 +246,8 @@ def _run(
     }
     workdir.mkdir(parents=True, exist_ok=True)
     with open(workdir / "log.txt", "ab") if beside else contextlib.nullcontext() as log:
-        code = call(command, env=environment, stdout=log, stderr=log)
-    if code and beside:
+        code = processes.run(command, env=environment, stdout=log, stderr=log)
+    if code and beside and not processes.ended:
         print(f"error: {row}, seed {seed}: see {workdir / 'log.txt'}", file=sys.stderr)
     if code == 0:
         lines = (workdir / "results" / "history.jsonl").read_text().splitlines()

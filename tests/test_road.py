@@ -159,6 +159,10 @@ def test_what_cannot_be_served_is_refused_in_one_line(whole, tmp_path):
     artifacts.write(other / "model", "model", arrays, manifest["inputs"], manifest["config"])
     with pytest.raises(InputError, match="of different trainings"):
         serving.load(other)
+    del arrays["params/likeness_of_z"]
+    artifacts.write(other / "model", "model", arrays, manifest["inputs"], manifest["config"])
+    with pytest.raises(InputError, match=r"another semid_jax .*params/likeness_of_z"):
+        serving.load(other)
     (other / "config.json").write_text("{}")
     with pytest.raises(InputError, match="torn"):
         serving.load(other)

@@ -133,7 +133,8 @@ def test_after_a_run_that_failed_none_is_started():
         return 3 if row == "b" else 0
 
     wanted = [(row, 0) for row in "abcdefgh"]
-    assert study._run_all(run, wanted, 1, lambda *pair: kept.append(pair), lambda: None) == 3
+    processes = study.Processes()
+    assert study._run_all(run, wanted, 1, lambda *pair: kept.append(pair), processes) == 3
     assert started == wanted[:2]
     assert kept == wanted[:1]
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
@@ -40,7 +39,7 @@ from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import mean_metrics
-from semid_jax.models.codes import Centroids, meaning
+from semid_jax.models.codes import meaning
 from semid_jax.models.fusion import parts
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
@@ -70,7 +69,7 @@ from semid_jax.recommenders.hdnag_search import (
 )
 from semid_jax.report.tables import Column, text_table
 from semid_jax.tokenizers.fused import to_width
-from semid_jax.train import tokenizer_arrays
+from semid_jax.train import generator_arrays, tokenizer_arrays
 from semid_jax.train.loop import Progress
 from semid_jax.train.objective import Codes, hdnag_losses
 from semid_jax.train.optimiser import TrainConfig
@@ -226,7 +225,7 @@ def train_stage(
     readings = tokenizer.readings
     belief = readings.belief if sizes.belief else None
     batches = make_batches(config, raw.interactions, readings.archetype, belief)
-    blank = initialise(generator, tokenizer.centroids, config.seed)
+    blank = generator_arrays.initialise(generator, tokenizer.centroids, config.seed)
     params = start_codes(blank, tokenizer, config.seed)
     codes = make_codes(tokenizer, popularity(raw.interactions), generator.has_dense)
     start = Model(params, tokenizer.views, tokenizer.centroids, generator)
@@ -307,14 +306,6 @@ def calibrate_stage(
         f"{before:.4f} -> {after:.4f}"
     )
     return weigh_likeness(params, factor, scale * unit)
-
-
-def initialise(generator: Generator, centroids: Centroids, seed: int) -> Any:
-    """The generator's parameters before training."""
-    blank = jnp.zeros((1, 2), jnp.int32)
-    digits = jnp.zeros((1, 2, generator.digits), jnp.uint8)
-    z = jnp.zeros((1, 2, generator.content))
-    return jax.jit(generator.init)(jax.random.key(seed), centroids, blank, digits, z)
 
 
 def make_codes(tokenizer: Tokenizer, counts: np.ndarray, has_dense: bool) -> Codes:

@@ -16,7 +16,6 @@ from semid_jax.quantize import codebook
 from semid_jax.train.readings import Readings
 from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.tokenizer import Frozen
-from semid_jax.types import InputError
 
 _READINGS = ("alpha", "alpha_short", "drift", "fired", "archetype", "belief")
 _LATENTS = ("taste", "mean", "strength", "log_z", "cross", "log_weights", "log_tastes")
@@ -53,12 +52,11 @@ def load(directory: Path) -> Tokenizer:
     """The tokenizer of a run: `directory` is WORKDIR/tokenizer.
 
     Raises:
-      InputError: no tokenizer's artefact, a torn one, or one from before readings had beliefs.
+      InputError: no tokenizer's artefact, a torn one, or one of another revision.
     """
     arrays, manifest = artifacts.read(directory, "tokenizer")
-    if "readings/belief" not in arrays:
-        raise InputError(f"{directory}: of an older semid_jax; train the tokenizer anew")
-    return from_arrays(arrays, PmatConfig(**manifest["config"]["tokenizer"]))
+    with artifacts.of_this_revision(directory):
+        return from_arrays(arrays, PmatConfig(**manifest["config"]["tokenizer"]))
 
 
 def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
