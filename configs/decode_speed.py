@@ -30,7 +30,7 @@ MILLION: Preset = {
     "tokenizer": {"archetypes": 1},
     # Searches are as wide as the longest lists: even ones waste less.
     "quantize": {"balance": 1.25},
-    "model": {"dense": "none", "dropout": 0.5},
+    "model": {"dense": "content", "dropout": 0.5},
     "loss": {"products": "auto"},
     "train": {
         "epochs": 12,
@@ -66,7 +66,13 @@ PRESETS: dict[str, Preset] = {
         **MILLION,
         "data": {"name": "amazon_2014", "category": "Beauty"},
         "features": {"modalities": ("attributes", "text"), "whitening": 0.5},
-        "tokenizer": {"archetypes": 1, "batch_size": 128, "positions": 8, "steps": 2000},
+        "tokenizer": {
+            "archetypes": 1,
+            "batch_size": 128,
+            "hidden": 1024,
+            "positions": 8,
+            "steps": 2000,
+        },
         "loss": {**MILLION["loss"], "candidates": 2048},
         "train": {**MILLION["train"], "epochs": 8, "evaluate_users": 4000, "evaluate_every": 2},
         "decode": {"k": 10},
@@ -92,9 +98,9 @@ PRESETS: dict[str, Preset] = {
         "synthetic": {"n_users": 120, "n_items": 200, "topics": 6},
         "tokenizer": {"archetypes": 1, "steps": 20, "width": 32, "candidates": 128},
         "quantize": {"digits": 4, "codewords": 16, "iterations": 3, "rotation_iterations": 1},
-        "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8},
+        "model": {"width": 32, "layers": 1, "heads": 2, "digit_width": 8, "dense": "content"},
         "train": {"epochs": 1, "batch_size": 32, "group": 8, "buckets": (50,)},
-        "decode": {"k": 10},
+        "decode": {"k": 10, "rescored": 50},
         "benchmark": {
             "batches": (1, 4),
             "users": 40,

@@ -23,10 +23,9 @@ from semid_jax.decode.index import Index, index_from_arrays
 from semid_jax.decode.methods import retrieve
 from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.decode.score import make_query
 from semid_jax.decode.sketch import KINDS, Sketch, sketch_from_arrays
 from semid_jax.decode.topk import top_k_ties
-from semid_jax.eval.model import Model, dense_items, dense_query, user_vectors
+from semid_jax.eval.model import Model, dense_items, user_query
 from semid_jax.models.stream import preferences
 from semid_jax.train import generator_arrays, tokenizer_arrays
 from semid_jax.train.streaming import Streamer, StreamState, make_streamer, read_side
@@ -118,15 +117,13 @@ def recommend(server: Server, state: StreamState, only_new: bool = False) -> Ret
     history, coarse, fine = read_side(server.streamer, state)
     known = preferences(server.streamer.perceiver, state.user)
     belief = known.belief.astype(jnp.float16)  # as readings are kept, by which it was trained
-    model, archetype, decode = server.model, state.archetype, server.decode
-    vector, of_trunk, tastes = user_vectors(model, coarse, fine, history, archetype, belief)
-    query = make_query(vector, server.index.tables, archetype)
+    asked = coarse, fine, history, state.archetype, belief, known.alpha
+    query, decode = user_query(server.model, server.index.tables, *asked), server.decode
     kept = decode.k + history.shape[1] if only_new else decode.k
     wide = kept if server.dense is None else max(kept, decode.rescored)
     found = retrieve(server.index, server.sketch, query, server.method, decode, wide)
     if server.dense is not None:
-        asked = dense_query(model, of_trunk, tastes, known.alpha, archetype, history)
-        found = rescore(server.dense, asked, found, kept)
+        found = rescore(server.dense, query.dense, found, kept)
     begun = history[:, 0] > 0
     shown = begun[:, None]
     if only_new:

@@ -54,7 +54,8 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     made = rows_of(tmp_path / "run")
     names = ["exact", "exact_matmul", "pruned", "leaves", "inverted"]
     names += ["call alone", "trunk", "trunk + leaves", "trunk + inverted"]
-    names += ["stream + leaves", "stream + inverted"]
+    names += ["trunk + exact + S2", "trunk + leaves + S2", "trunk + inverted + S2"]
+    names += ["stream + leaves + S2", "stream + inverted + S2"]
     assert [row["decoder"] for row in made["rows"]] == names
     assert all(row["n_items"] == 300 and row["batch"] == 4 for row in made["rows"])
     assert all(row["p50_ms"] > 0 and row["compile_s"] > 0 for row in made["rows"])
@@ -65,9 +66,14 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     for name in ("inverted", "leaves"):
         floor = by_name["trunk"]["floor_ms"] + by_name[name]["floor_ms"]
         assert by_name[f"trunk + {name}"]["floor_ms"] == pytest.approx(floor)
+        again = by_name[f"trunk + {name} + S2"]
+        assert again["floor_ms"] > 0
+        assert again["recall@10"] > 0.9
+        assert again["ndcg@10"] > 0
+    assert by_name["trunk + exact + S2"]["recall@10"] == 1.0
     assert by_name["inverted"]["items_scored"] < 300
     assert by_name["inverted"]["build_s"] > 0
-    phases = ["trunk", "coarse", "gather", "fine", "top_k"]
+    phases = ["trunk", "coarse", "gather", "fine", "top_k", "s2"]
     assert [row["phase"] for row in made["phases"]] == phases
     assert 0 < made["head"]["coarse_entropy"] < np.log(300**0.5) + 0.1
     for name in ("inverted", "leaves"):
@@ -85,7 +91,8 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
 
 @pytest.mark.slow
 def test_all_decoders_are_timed_beside_autoregressive_ones(tmp_path):
-    assert launch.main([*TINY, f"--workdir={tmp_path / 'run'}"]) == 0
+    s1 = "--config.model.dense=none"
+    assert launch.main([*TINY, s1, f"--workdir={tmp_path / 'run'}"]) == 0
     rows = rows_of(tmp_path / "run")["rows"]
     names = {row["decoder"] for row in rows}
     assert {"ar_static, 4 codes, beam 10", "ar_trie, 4 codes, beam 10"} <= names

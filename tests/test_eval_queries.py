@@ -65,7 +65,7 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch, reads_belief):
     model = Model(params, views, centroids, generator)
     index = with_model(empty, model, jnp.zeros(N + 1))
     of_users = side.coarse, side.fine, side.history, side.archetype, side.belief
-    expected = user_query(model, index.tables, *of_users)
+    expected = user_query(model, index.tables, *of_users, side.alpha)
     _, states, tastes = user_vectors(model, *of_users)
     content = 1.1 * np.asarray(states) @ np.asarray(params["params"]["dense_in"]).T
     liked = CONFIG.likeness * np.asarray(tastes.by_modality)
@@ -80,6 +80,9 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch, reads_belief):
                     getattr(query, name)[:n], getattr(expected, name)[rows], atol=1e-4
                 )
             np.testing.assert_allclose(query.dense.content[:n], content[rows], atol=1e-4)
+            np.testing.assert_allclose(
+                query.dense.content[:n], expected.dense.content[rows], atol=1e-4
+            )
             np.testing.assert_array_equal(query.dense.alpha[:n], side.alpha[rows])
             np.testing.assert_array_equal(query.dense.history[:n], side.history[rows])
             seen += n

@@ -117,6 +117,20 @@ def _answer(run: Callable[..., Retrieved], model: Model, tables: Tables, *more: 
     return run(*arrays, _ask(model, tables, users))
 
 
+def some_users(served: Served, batch: int) -> tuple[jax.Array, ...]:
+    """Users from all over as `user_query` reads them."""
+    part = served.side.take(np.linspace(0, len(served.side) - 1, batch, dtype=int))
+    fields = part.coarse, part.fine, part.history, part.archetype, part.belief, part.alpha
+    return tuple(jnp.asarray(a) for a in fields)
+
+
+def trunk_floor(served: Served, batch: int, rates: Rates) -> float:
+    """Milliseconds that the trunk's products take at least."""
+    sizes = served.model.generator.config
+    positions = batch * served.side.history.shape[1]
+    return rates.floor_ms(trunk_work(positions, sizes.width, sizes.layers - 1))
+
+
 def end_to_end(
     served: Served,
     decoders: Sequence[Decoder],
@@ -135,9 +149,7 @@ def end_to_end(
       rates: of the machine.
       seconds: how long to time each.
     """
-    part = served.side.take(np.linspace(0, len(served.side) - 1, batch, dtype=int))
-    fields = part.coarse, part.fine, part.history, part.archetype, part.belief
-    of_users = tuple(jnp.asarray(a) for a in fields)
+    of_users, of_trunk = some_users(served, batch), trunk_floor(served, batch, rates)
     tables = served.index.tables
 
     def nothing(model: Model, tables: Tables, users: Any) -> jax.Array:
@@ -145,9 +157,6 @@ def end_to_end(
         archetype: jax.Array = users[3]
         return archetype
 
-    sizes = served.model.generator.config
-    positions = batch * part.history.shape[1]
-    of_trunk = rates.floor_ms(trunk_work(positions, sizes.width, sizes.layers - 1))
     programs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
     programs = [(CALL, nothing, ()), (TRUNK, _ask, ())]
     floors = {TRUNK: of_trunk}

@@ -24,6 +24,7 @@ from semid_jax.benchmarks.decode_rows import (
 from semid_jax.benchmarks.decoders import METHODS, check_methods, make_decoders
 from semid_jax.benchmarks.machine import measure
 from semid_jax.benchmarks.memory import measure_peak
+from semid_jax.benchmarks.reranked import reranked, reranked_rows, worth_again
 from semid_jax.benchmarks.served import Served, build, serve
 from semid_jax.benchmarks.streamed import streamed_row
 from semid_jax.data.source import RawDataset
@@ -94,7 +95,6 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     served = serve(config, workdir, raw, features, settings.users, settings.recall)
     rates = measure(min(settings.seconds, 1.0))
     decode: DecodeConfig = section(config, "decode", DecodeConfig)
-    k = decode.k
     decoders = make_decoders(methods, served, decode, workdir / "index" / "scann")
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
     more = "" if held is None else f", {held:,.0f} MiB more at the peak"
@@ -105,19 +105,29 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         if decoder.most is None
     }
     worth = {name: accuracy(lists, found["exact"], served.side) for name, lists in found.items()}
+    if served.dense is not None:
+        wide = reranked(served, served.dense, decoders, decode)
+        again = worth_again(served, served.dense, wide, decode.k)
     rows: list[dict[str, Any]] = []
     asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
     for batch, queries in asked.items():
         timed = time_decoders(decoders, queries, worth, rates, settings.seconds)
         timed += end_to_end(served, decoders, worth, batch, rates, settings.seconds)
-        sized = (decoder for decoder in decoders if decoder.reads)
-        timed += [streamed_row(served, decoder, k, batch, settings.seconds) for decoder in sized]
+        kept = decoders
+        if served.dense is not None:
+            of_s2 = served, served.dense, wide, again, batch
+            timed += reranked_rows(*of_s2, decode, rates, settings.seconds)
+            kept = wide
+        sized = (decoder for decoder in kept if decoder.reads)
+        timed += [
+            streamed_row(served, decoder, decode, batch, settings.seconds) for decoder in sized
+        ]
         rows += [{"batch": batch, **row} for row in timed]
     for row in rows:
         if row["decoder"] == "inverted":
             row |= {"build_s": built, "build_mib": held}
     curve = trace_sizes(decoders, served, found["exact"], asked)
-    phases = trace_phases(served, settings, k, workdir / "profile")
+    phases = trace_phases(served, settings, decode, workdir / "profile")
     weight = served.model.params["params"]["coarse_weight"]
     of_head = served.side, served.tokenizer.coarse, weight, served.probes
     made = {
@@ -140,14 +150,14 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
 
 
 def trace_phases(
-    served: Served, settings: DecodeSpeedConfig, k: int, directory: Path
+    served: Served, settings: DecodeSpeedConfig, decode: DecodeConfig, directory: Path
 ) -> list[dict[str, Any]]:
     """The phases of a decode step by `inverted`, see `trace_decoding`, for every batch size."""
-    decode = DecodeConfig(probes=served.probes, k=k)
+    decode = dataclasses.replace(decode, probes=served.probes)
+    asked = served.model, served.index, served.side, served.dense, decode
     made = []
     for batch in settings.batches:
-        asked = served.model, served.index, served.side, decode, ProfileConfig(batch=batch)
-        table = trace_decoding(*asked, directory / f"{batch}_users")
+        table = trace_decoding(*asked, ProfileConfig(batch=batch), directory / f"{batch}_users")
         made += [{"batch": batch, **row} for row in table]
     return made
 

@@ -18,7 +18,7 @@ from semid_jax.decode.config import DecodeConfig, GraphConfig
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.exact_matmul import retrieve_exact_matmul
 from semid_jax.decode.index import Index
-from semid_jax.decode.inverted import retrieve_inverted
+from semid_jax.decode.inverted import cell_places, retrieve_inverted
 from semid_jax.decode.leaves import leaf_places, retrieve_leaves
 from semid_jax.decode.pruned import LEAST, retrieve_pruned
 from semid_jax.decode.recjpqprune import build_code_lists, retrieve_recjpqprune
@@ -70,6 +70,7 @@ class Decoder:
       reads: the argument of `run` that says how much is read of the index, where there is one.
       size: its value.
       parts: the most it can be: how many cells or leaves there are.
+      place: (query, items) to how many of them must be read to come upon each item.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Decoder:
     reads: str = ""
     size: int = 0
     parts: int = 0
+    place: Callable[[Query, jax.Array], jax.Array] | None = None
 
     def search(self, query: Query) -> Retrieved:
         """What is retrieved for a batch of users."""
@@ -92,6 +94,10 @@ class Decoder:
         """The same decoder reading so many cells or leaves."""
         run = functools.partial(self.run, **{self.reads: size})
         return dataclasses.replace(self, size=size, run=run)
+
+    def finding(self, items: int) -> Decoder:
+        """The same decoder returning so many items."""
+        return dataclasses.replace(self, run=functools.partial(self.run, k=items))
 
 
 def make_decoders(
@@ -140,8 +146,9 @@ def make_decoders(
             made.append(Decoder(name, run, (index,), product))
         elif name == "inverted":
             run = functools.partial(retrieve_inverted, k=k)
-            decoder = Decoder(name, run, (index,), lists, reads="probes", parts=index.n_cells)
-            made.append(decoder.resized(probes))
+            place = functools.partial(cell_places, index)
+            sized: dict[str, Any] = {"reads": "probes", "parts": index.n_cells, "place": place}
+            made.append(Decoder(name, run, (index,), lists, **sized).resized(probes))
         elif name == "leaves":
             leaves = build_leaves(index, vectors, shape_of(name, decode.leaf_items))
             built = time.perf_counter() - started
@@ -152,8 +159,9 @@ def make_decoders(
 
             run = functools.partial(retrieve_leaves, k=k)
             arrays, parts = (index, leaves), len(leaves.blocks.item)
-            decoder = Decoder(name, run, arrays, guesses, True, built, reads=name, parts=parts)
             place = functools.partial(leaf_places, index, leaves)
+            sized = {"reads": name, "parts": parts, "place": place}
+            decoder = Decoder(name, run, arrays, guesses, True, built, **sized)
             made.append(decoder.resized(served.validation.fewest(place, parts, name)))
         elif name == "pruned":
             sketch = build_bounds(index, vectors, shape_of(name, decode.leaf_items))

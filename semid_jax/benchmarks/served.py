@@ -16,8 +16,9 @@ from semid_jax.data.source import RawDataset
 from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, build_index
 from semid_jax.decode.inverted import cell_places
+from semid_jax.decode.rescoring import DenseItems
 from semid_jax.decode.score import Query, Tables
-from semid_jax.eval.model import Model, ReadSide, hdnag_queries
+from semid_jax.eval.model import Model, ReadSide, dense_items, hdnag_queries
 from semid_jax.eval.probing import item_places, probes_for_recall
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries, run_search, some_vectors
@@ -40,17 +41,20 @@ class Validation:
       queries: of U users.
       best: int32[U, k], their exact lists.
       recall: share of those that a search is to find.
+      score: that ranks them, "S1" or "S2".
     """
 
     queries: Queries
     best: np.ndarray
     recall: float
+    score: str = "S1"
 
-    def fewest(self, place: Callable[[Query, jax.Array], jax.Array], parts: int, name: str) -> int:
-        """How many cells or leaves a search must read, see `probes_for_recall`."""
+    def fewest(self, place: Callable[[Query, jax.Array], jax.Array], parts: int, reads: str) -> int:
+        """How many cells, "probes", or "leaves" a search must read, see `probes_for_recall`."""
         places = item_places(self.queries, self.best, place)
         chosen, missed = probes_for_recall(places, parts, self.recall)
-        found = f"{100 - 100 * missed.mean:.1f} % of the exact lists on validation"
+        name = {"probes": "cells"}.get(reads, reads)
+        found = f"{100 - 100 * missed.mean:.1f} % of the exact lists by {self.score} on validation"
         print(f"decode_speed: {chosen:,} of {parts:,} {name} hold {found}")
         return chosen
 
@@ -76,6 +80,11 @@ class Served:
     queries: Queries
     validation: Validation
     probes: int
+
+    @functools.cached_property
+    def dense(self) -> DenseItems | None:
+        """The catalogue's side of the dense term; None where S1 is all there is."""
+        return dense_items(self.model)
 
     @functools.cached_property
     def vectors(self) -> np.ndarray:
@@ -127,7 +136,7 @@ def serve(
     best = run_search(queries, functools.partial(retrieve_exact, index, k=k), "search exact").items
     validation = Validation(queries, best, recall)
     place = functools.partial(cell_places, index)
-    probes = config.decode.probes or validation.fewest(place, index.n_cells, "cells")
+    probes = config.decode.probes or validation.fewest(place, index.n_cells, "probes")
     return Served(tokenizer, model, index, *asked("test"), validation, probes)
 
 

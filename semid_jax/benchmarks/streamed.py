@@ -11,30 +11,30 @@ import numpy as np
 
 from semid_jax.benchmarks.decode_rows import STREAM
 from semid_jax.benchmarks.decoders import Decoder
+from semid_jax.benchmarks.reranked import AGAIN
 from semid_jax.benchmarks.served import Served
 from semid_jax.benchmarks.timing import time_compiled, times
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.sketch import Sketch
-from semid_jax.eval.model import dense_items
 from semid_jax.serving import Server, recommend
 from semid_jax.train import streaming
 from semid_jax.train.streaming import StreamState
 
 
 def streamed_row(
-    served: Served, decoder: Decoder, k: int, batch: int, seconds: float
+    served: Served, decoder: Decoder, decode: DecodeConfig, batch: int, seconds: float
 ) -> dict[str, Any]:
     """Times one program that takes in an interaction of every user and answers them.
 
     Args:
       served: the model and all users.
-      decoder: "inverted" or "leaves".
-      k: items returned.
+      decoder: "inverted" or "leaves", of `reranked` where the model has S2.
+      decode: R and k.
       batch: users of a call.
       seconds: how long to time.
     """
-    server = make_server(served, decoder, k)
+    server = make_server(served, decoder, decode)
     rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
     part = served.side.take(rows)
     state = streaming.begin(server.streamer, batch, server.width)
@@ -42,22 +42,22 @@ def streamed_row(
         state, _ = streaming.update(server.streamer, state, jnp.asarray(items))
     users = state, jnp.asarray(part.targets)
     timing, compiled = time_compiled(_answer, (server,), [users], seconds)
-    return {"decoder": STREAM + decoder.name, **compiled, **times(timing, None)}
+    name = STREAM + decoder.name + ("" if served.dense is None else AGAIN)
+    return {"decoder": name, **compiled, **times(timing, None)}
 
 
-def make_server(served: Served, decoder: Decoder, k: int) -> Server:
+def make_server(served: Served, decoder: Decoder, decode: DecodeConfig) -> Server:
     """The benchmark's model as a server, reading as much of the index as the decoder does."""
     sketch = next((a for a in decoder.arrays if isinstance(a, Sketch)), None)
-    reads: dict[str, Any] = {decoder.reads: decoder.size}
-    decode = dataclasses.replace(DecodeConfig((decoder.name,), k=k), **reads)
+    reads: dict[str, Any] = {"methods": (decoder.name,), decoder.reads: decoder.size}
     return Server(
         streaming.make_streamer(served.tokenizer),
         served.model,
         served.index,
         sketch,
-        dense_items(served.model),
+        served.dense,
         decoder.name,
-        decode,
+        dataclasses.replace(decode, **reads),
     )
 
 

@@ -110,5 +110,7 @@ def times(timing: Timing, floor_ms: float | None) -> dict[str, float]:
     """The columns of a time, and of its floor where there is one."""
     made = {"p50_ms": timing.p50_ms, "p95_ms": timing.p95_ms, "calls": timing.calls}
     if floor_ms is not None:
-        made |= {"floor_ms": floor_ms, "over_floor": timing.p50_ms / floor_ms}
+        made |= {"floor_ms": floor_ms}
+    if floor_ms:  # a trunk of one block answers without a block's products
+        made |= {"over_floor": timing.p50_ms / floor_ms}
     return made

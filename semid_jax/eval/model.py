@@ -191,8 +191,11 @@ def user_query(
     history: jax.Array,
     archetype: jax.Array,
     belief: jax.Array,
+    alpha: jax.Array,
 ) -> Query:
-    """What a user asks of the index: `user_vectors` met with the index's tables.
+    """What a user asks of the index and, where the model has S2, of the dense term.
+
+    `user_vectors` met with the index's tables.
 
     Args:
       model: with its parameters.
@@ -202,9 +205,13 @@ def user_query(
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
       belief: float16[B, M, K].
+      alpha: float32[B, M], the users' own weights.
     """
-    vector, _, _ = user_vectors(model, coarse, fine, history, archetype, belief)
-    return make_query(vector, tables, archetype)
+    vector, state, tastes = user_vectors(model, coarse, fine, history, archetype, belief)
+    query = make_query(vector, tables, archetype)
+    if tastes is None:
+        return query
+    return query.replace(dense=dense_query(model, state, tastes, alpha, archetype, history))
 
 
 @jax.jit

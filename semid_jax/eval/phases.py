@@ -1,4 +1,4 @@
-"""A decode step taken apart: trunk, coarse, gather, fine, top k, each a compiled phase to time."""
+"""A decode step taken apart: trunk, coarse, gather, fine, top k, S2, each a compiled phase."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ import numpy as np
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index
 from semid_jax.decode.inverted import best_of_blocks, probe, score_blocks
+from semid_jax.decode.rescoring import DenseItems, rescore
+from semid_jax.decode.retrieved import Retrieved
 from semid_jax.eval.model import Model, ReadSide, user_query
-from semid_jax.profiling import ProfileConfig, trace_phases
+from semid_jax.profiling import Phase, ProfileConfig, trace_phases
 
 
 def trace_decoding(
     model: Model,
     index: Index,
     side: ReadSide,
+    dense: DenseItems | None,
     decode: DecodeConfig,
     settings: ProfileConfig,
     directory: Path,
@@ -30,7 +33,8 @@ def trace_decoding(
       model: with its parameters.
       index: with the model's tables.
       side: users to serve; they repeat where there are fewer than the batch takes.
-      decode: probes and k.
+      dense: the catalogue's side of the dense term; None where S1 is all there is.
+      decode: probes, k and the items that S2 ranks again.
       settings: batch and steps.
       directory: receives the trace.
 
@@ -39,22 +43,28 @@ def trace_decoding(
     """
     rows = np.resize(np.arange(len(side)), settings.batch)
     side = side.take(np.sort(rows))
+    ask = jax.jit(user_query)
     find = jax.jit(lambda query: probe(index, query, decode.probes))
     read = jax.jit(lambda probed: index.blocks.fine[probed.block])
     score = jax.jit(lambda fine, probed, codes: score_blocks(fine, probed, codes, index.blocks))
-    best = jax.jit(lambda probed, scores: best_of_blocks(index, probed, scores, decode.k))
-    batch = [
-        jnp.asarray(a) for a in (side.coarse, side.fine, side.history, side.archetype, side.belief)
+    kept = decode.k if dense is None else decode.rescored
+    best = jax.jit(lambda probed, scores: best_of_blocks(index, probed, scores, kept))
+    fields = side.coarse, side.fine, side.history, side.archetype, side.belief, side.alpha
+    batch = [jnp.asarray(a) for a in fields]
+    phases: list[Phase] = [
+        ("trunk", lambda r: ask(model, index.tables, *batch)),
+        ("coarse", lambda r: find(r["trunk"])),
+        ("gather", lambda r: read(r["coarse"])),
+        ("fine", lambda r: score(r["trunk"].fine, r["coarse"], r["gather"])),
+        ("top_k", lambda r: best(r["coarse"], r["fine"])),
     ]
-    return trace_phases(
-        [
-            ("trunk", lambda r: user_query(model, index.tables, *batch)),
-            ("coarse", lambda r: find(r["trunk"])),
-            ("gather", lambda r: read(r["coarse"])),
-            ("fine", lambda r: score(r["trunk"].fine, r["coarse"], r["gather"])),
-            ("top_k", lambda r: best(r["coarse"], r["fine"])),
-        ],
-        {},
-        settings.steps,
-        directory,
-    )
+    if dense is not None:
+        uncounted = jnp.zeros(settings.batch)
+
+        def again(results: dict[str, Any]) -> Retrieved:
+            items, scores = results["top_k"]
+            found = Retrieved(items, scores, uncounted)
+            return rescore(dense, results["trunk"].dense, found, decode.k)
+
+        phases.append(("s2", again))
+    return trace_phases(phases, {}, settings.steps, directory)

@@ -372,7 +372,8 @@ def profile_stage(
     """The phase table of decode steps, and the trace that it was read from."""
     settings: ProfileConfig = section(config, "profile", ProfileConfig)
     directory = workdir / "profile"
-    table = trace_decoding(model, index, side, decode, settings, directory)
+    asked = model, index, side, dense_items(model)
+    table = trace_decoding(*asked, decode, settings, directory)
     disk.write_json(directory / "phases.json", table)
     print(f"\nprofile: decode steps of {settings.batch} users, read back from the trace")
     print(text_table(table, PHASE_COLUMNS))

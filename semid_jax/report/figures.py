@@ -183,7 +183,10 @@ def draw_speed(
       path: the PNG.
     """
     batches = sorted({row["batch"] for row in rows})
-    worth = [row for row in rows if row.get("recall@10") is not None]
+    whole = [row["decoder"] for row in rows if "slower" in row]  # more than a retrieval
+    worth = [
+        row for row in rows if row.get("recall@10") is not None and row["decoder"] not in whole
+    ]
     names = dict.fromkeys(row["decoder"] for row in worth)
     colours = dict(zip(names, COLOURS, strict=False))
     figure = _figure(5.2 * len(batches), 4.0)
