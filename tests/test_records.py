@@ -188,12 +188,13 @@ def test_a_faster_search_is_told_beside_the_trunk_that_comes_before_it():
         return {"data": {"name": "shop"}, "rows": [{**row, "n_items": items} for row in rows]}
 
     few = timed(12, 10.0, 2.0, 20.0, 20.0)
-    many = timed(1200, 980.0, 20.0, 20.0, 40.0, **{"ar_static, 4": 600.0, "ar_static, 9": 900.0})
+    many = timed(1200, 980.0, 20.0, 20.0, 40.0, **{"ar_static, 4": 600.0, "ar_static, 9": 900.0,
+                    "trunk + leaves + S2": 60.0})  # fmt: skip
     alone = {"data": {"name": "shop"}, "rows": few["rows"][:1]}
     assert markdown_table(*glance.sizes([many, few, alone])).splitlines()[2:] == [
-        "| 12 items of shop | 256 | 20.00 | 10.00 | 2.00 | 5.0 | 20.00 | 1.5 | - | - |",
+        "| 12 items of shop | 256 | 20.00 | 10.00 | 2.00 | 5.0 | 20.00 | 1.5 | - | - | - | - |",
         "| 1,200 items of shop | 256 | 20.00 | 980.00 | 20.00 | 49.0 | 40.00 | 25.0 | 600.00 "
-        "| 15.0 |",
+        "| 15.0 | 60.00 | 10.0 |",
     ]
 
 

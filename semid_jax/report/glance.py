@@ -76,6 +76,8 @@ _SIZES = [
     Column("of_both", "(trunk, then exact) / (trunk + leaves)", digits=1),
     Column("autoregressive", "fastest beam search, ms", digits=2),
     Column("of_codes", "beam search / (trunk + leaves)", digits=1),
+    Column("trunk + leaves + S2", "trunk + leaves + S2, ms", digits=2),
+    Column("of_codes_s2", "beam search / (trunk + leaves + S2)", digits=1),
 ]
 
 
@@ -104,6 +106,10 @@ def sizes(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
             if coded:
                 row["autoregressive"] = min(coded)
                 row["of_codes"] = min(coded) / ms["trunk + leaves"]
+            if (again := ms.get("trunk + leaves + S2")) is not None:
+                row["trunk + leaves + S2"] = again
+                if coded:
+                    row["of_codes_s2"] = min(coded) / again
             rows.append(row)
     return rows, shown_columns(_SIZES, rows)
 
