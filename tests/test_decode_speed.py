@@ -9,6 +9,7 @@ from semid_jax import launch
 from semid_jax.benchmarks.decode_rows import finish
 from semid_jax.benchmarks.machine import Rates, Work, trunk_work
 from semid_jax.benchmarks.memory import STATUS, measure_peak
+from semid_jax.benchmarks.timing import Timing, times
 from semid_jax.report.readme import results_markdown
 
 TINY = ["launch", "--config=configs/decode_speed.py:tiny"]
@@ -23,6 +24,11 @@ def test_a_floor_is_what_takes_longest():
     assert rates.floor_ms(Work(bytes=1e6, lookups=3e5, operations=1e7)) == pytest.approx(3.0)
     assert rates.floor_ms(Work(bytes=1e6) + Work(bytes=3e6)) == pytest.approx(4.0)
     assert trunk_work(10, 4, 2).operations == 2 * 10 * (4 * 2 * 16 + 2 * 2 * 64)
+    taken = Timing(p50_ms=3.0, p95_ms=4.0, least_ms=2.0, first_s=1.0, calls=5)
+    assert times(taken, 1.5) == {
+        "p50_ms": 3.0, "p95_ms": 4.0, "calls": 5, "floor_ms": 1.5, "over_floor": 2.0
+    }  # fmt: skip
+    assert "over_floor" not in times(taken, rates.floor_ms(trunk_work(10, 4, 0)))
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="this system does not tell a process's peak")
