@@ -1,7 +1,7 @@
 """All decoders on one axis: how long a ranked list takes, and what it is worth.
 
 One trained model, one process, one machine; every decoder is warm when it is timed. Accuracy is
-told beside each time, on held-out users of the test split, under S1.
+told beside each time, on held-out users of the test split, under S1, or S2 where that ranks.
 """
 
 from __future__ import annotations
