@@ -196,6 +196,9 @@ def test_a_faster_search_is_told_beside_the_trunk_that_comes_before_it():
         "| 1,200 items of shop | 256 | 20.00 | 980.00 | 20.00 | 49.0 | 40.00 | 25.0 | 600.00 "
         "| 15.0 | 60.00 | 10.0 |",
     ]
+    apart = [{**few, "machine": "a laptop"}, {**many, "machine": "a server"}]
+    lines = markdown_table(*glance.sizes(apart)).splitlines()
+    assert [line.split(" | ")[1] for line in lines[2:]] == ["a laptop", "a server"]
 
 
 def test_of_a_baseline_without_training_the_best_features_are_shown(tmp_path):

@@ -67,6 +67,7 @@ def speed(benchmark: Mapping[str, Any]) -> Table:
 
 _SIZES = [
     Column("catalogue"),
+    Column("machine"),
     Column("users", digits=0),
     Column("trunk", "trunk, ms", digits=2),
     Column("exact", "exact, ms", digits=2),
@@ -89,9 +90,11 @@ def sizes(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
 
     Returns:
       Rows, the smallest catalogue first, one per number of users; and columns. Where the trunk
-      takes longer than a search of everything, a faster search gains little.
+      takes longer than a search of everything, a faster search gains little. Machines are told
+      apart where there are several.
     """
     rows = []
+    differ = len({benchmark.get("machine") for benchmark in benchmarks}) > 1
     for benchmark in sorted(benchmarks, key=n_items):
         timed = benchmark["rows"]
         for batch in sorted({row["batch"] for row in timed}):
@@ -101,6 +104,7 @@ def sizes(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
             own = {name: ms[name] for name in ("trunk", "exact", "leaves", "trunk + leaves")}
             coded = [took for name, took in ms.items() if name.startswith("ar_")]
             row = {"catalogue": catalogue(benchmark), "users": batch, **own}
+            row["machine"] = benchmark["machine"] if differ else None
             row["of_search"] = ms["exact"] / ms["leaves"]
             row["of_both"] = (ms["trunk"] + ms["exact"]) / ms["trunk + leaves"]
             if coded:
