@@ -1,7 +1,7 @@
 """All decoders on one axis: times, recall, floors, on a catalogue of a million items.
 
     python -m semid_jax.launch --config=configs/decode_speed.py          # an hour on two cores
-    python -m semid_jax.launch --config=configs/decode_speed.py:quick    # eight minutes
+    python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
     python -m semid_jax.launch --config=configs/decode_speed.py:movielens
     python -m semid_jax.launch --config=configs/decode_speed.py:beauty    # no item drawn
     python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
