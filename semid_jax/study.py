@@ -125,7 +125,7 @@ class Processes:
     """The runs of a study that go on at the moment.
 
     Attributes:
-      may_start: whether another may be started.
+      may_start: whether another row may be begun; one that has begun may start its run.
       ended: whether those that went on were told to end.
     """
 
@@ -139,7 +139,7 @@ class Processes:
     def run(self, command: Sequence[str], **options: Any) -> int:
         """Runs a command to its end, see `subprocess.Popen`; its exit code."""
         with self._lock:
-            if not self.may_start:
+            if self.ended:
                 return launch.INTERRUPTED
             process = subprocess.Popen(command, **options)
             self._running.add(process)

@@ -139,6 +139,15 @@ def test_after_a_run_that_failed_none_is_started():
     assert kept == wanted[:1]
 
 
+def test_a_row_that_has_begun_may_start_its_run_until_the_study_ends():
+    processes = study.Processes()
+    processes.may_start = False
+    command = [sys.executable, "-c", ""]
+    assert processes.run(command) == 0
+    processes.end()
+    assert processes.run(command) == launch.INTERRUPTED
+
+
 def test_runs_end_with_the_study_that_is_told_to(tmp_path):
     file, workdir = tmp_path / "small.py", tmp_path / "w"
     file.write_text(STUDY.format(config=ROOT / "configs" / "baselines" / "rpg.py"))

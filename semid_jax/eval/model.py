@@ -207,7 +207,20 @@ def user_query(
       belief: float16[B, M, K].
       alpha: float32[B, M], the users' own weights.
     """
-    vector, state, tastes = user_vectors(model, coarse, fine, history, archetype, belief)
+    vectors = user_vectors(model, coarse, fine, history, archetype, belief)
+    return _meet(model, tables, vectors, history, archetype, alpha)
+
+
+def _meet(
+    model: Model,
+    tables: Tables,
+    vectors: tuple[Any, Any, Tastes | None],
+    history: Any,
+    archetype: Any,
+    alpha: Any,
+) -> Query:
+    """What `user_vectors` has left met with the index's tables, and the dense part beside it."""
+    vector, state, tastes = vectors
     query = make_query(vector, tables, archetype)
     if tastes is None:
         return query
@@ -313,16 +326,14 @@ def queries_of(
     generator, params = model.generator, model.params
     condition = generator.apply(params, model.centroids, method=Generator.tables).condition
 
-    def to_query(users: tuple[np.ndarray, ...], archetype: np.ndarray) -> Query:
-        vectors, states, tastes, alpha, history = users
-        query = make_query(vectors, index.tables, archetype)
+    def to_query(users: tuple[Any, ...], archetype: np.ndarray) -> Query:
+        vector, state, tastes, alpha, history = users
+        of_user = vector, state, tastes
+        query = _meet(model, index.tables, of_user, history, archetype, alpha)
         if generator.config.normalised:
             weight = params["params"]["coarse_weight"]
             return normalised(query, index.tables.fine, condition, weight)
-        if not generator.has_dense:
-            return query
-        dense = dense_query(model, states, tastes, alpha, archetype, history)
-        return query.replace(dense=dense)
+        return query
 
     users = (*vectors, side.alpha, side.history)
     return Queries(users, side.archetype, to_query, batch)
