@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 PREFIX = "decode:"
+WHOLE = "one program"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,36 +33,36 @@ Phase = tuple[str, Callable[[dict[str, Any]], Any]]
 
 
 def trace_phases(
-    phases: list[Phase], start: dict[str, Any], steps: int, directory: Path
+    phases: list[Phase], whole: Callable[[], Any], steps: int, directory: Path
 ) -> list[dict[str, Any]]:
     """Runs a chain of compiled phases under the profiler.
 
     Args:
       phases: (name, function of all earlier results by name).
-      start: the first results.
+      whole: all phases as one compiled program, which is what a server calls.
       steps: repetitions in the trace, after one warm-up.
       directory: receives the trace, to be viewed with xprof.
 
     Returns:
-      One row per phase, read back from the trace: "phase", "mean_ms", "p50_ms", "p95_ms", "share".
+      One row per phase, read back from the trace: "phase", "mean_ms", "p50_ms", "p95_ms", "share";
+      behind them "one program", without a share: it need not keep what a phase hands to the next.
     """
 
-    def chain(named: bool) -> None:
-        results = dict(start)
+    def chain() -> None:
+        results: dict[str, Any] = {}
         for name, phase in phases:
-            if named:
-                with jax.profiler.TraceAnnotation(PREFIX + name):
-                    results[name] = jax.block_until_ready(phase(results))
-            else:
+            with jax.profiler.TraceAnnotation(PREFIX + name):
                 results[name] = jax.block_until_ready(phase(results))
+        with jax.profiler.TraceAnnotation(PREFIX + WHOLE):
+            jax.block_until_ready(whole())
 
-    chain(named=False)
+    chain()
     directory.mkdir(parents=True, exist_ok=True)
     with jax.profiler.trace(str(directory)):
         for step in range(steps):
             with jax.profiler.StepTraceAnnotation("decode", step_num=step):
-                chain(named=True)
-    return read_phases(directory, [name for name, _ in phases])
+                chain()
+    return read_phases(directory, [*(name for name, _ in phases), WHOLE])
 
 
 def read_phases(directory: Path, names: list[str]) -> list[dict[str, Any]]:
@@ -74,14 +75,15 @@ def read_phases(directory: Path, names: list[str]) -> list[dict[str, Any]]:
                 name = event.name.removeprefix(PREFIX)
                 if event.name.startswith(PREFIX) and name in durations:
                     durations[name].append(event.duration_ns / 1e6)
-    total = sum(float(np.mean(d)) for d in durations.values() if d) or 1.0
+    phases = [d for name, d in durations.items() if d and name != WHOLE]
+    total = sum(float(np.mean(d)) for d in phases) or 1.0
     return [
         {
             "phase": name,
             "mean_ms": float(np.mean(d)),
             "p50_ms": float(np.percentile(d, 50)),
             "p95_ms": float(np.percentile(d, 95)),
-            "share": float(np.mean(d)) / total,
+            "share": None if name == WHOLE else float(np.mean(d)) / total,
         }
         for name, d in durations.items()
         if d

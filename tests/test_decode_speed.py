@@ -79,7 +79,7 @@ def test_a_tiny_benchmark_prints_and_keeps_its_table(tmp_path, capsys):
     assert by_name["trunk + exact + S2"]["recall@10"] == 1.0
     assert by_name["inverted"]["items_scored"] < 300
     assert by_name["inverted"]["build_s"] > 0
-    phases = ["trunk", "coarse", "gather", "fine", "top_k", "s2"]
+    phases = ["trunk", "coarse", "gather", "fine", "top_k", "s2", "one program"]
     assert [row["phase"] for row in made["phases"]] == phases
     assert 0 < made["head"]["coarse_entropy"] < np.log(300**0.5) + 0.1
     for name in ("inverted", "leaves"):

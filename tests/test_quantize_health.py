@@ -46,6 +46,7 @@ def test_figures_agree_with_counting_by_hand():
         digits = [[whole[1 + j] for whole in ids] for j in range(2)]
         expected["usage"].append(np.mean([len(set(digit)) / 4 for digit in digits]))
         expected["perplexity"].append(np.mean([exp(slow_entropy(digit)) for digit in digits]))
+        expected["least_perplexity"].append(min(exp(slow_entropy(digit)) for digit in digits))
         cells = [whole[0] for whole in ids]
         expected["coarse_perplexity"].append(exp(slow_entropy(cells)))
         expected["balance"].append(max(Counter(cells).values()) / (items / 3))
@@ -58,9 +59,10 @@ def test_figures_agree_with_counting_by_hand():
         for (cell, _), count in Counter(pairs).items():
             best[cell] = max(best.get(cell, 0), count)
         expected["purity"].append(sum(best.values()) / len(pairs))
+    ends = {"balance": max, "least_perplexity": min}
     for name, values in expected.items():
-        if name == "balance":
-            assert found[name] == pytest.approx(max(values))
+        if name in ends:
+            assert found[name] == pytest.approx(ends[name](values))
         elif values:
             assert found[name] == pytest.approx(np.mean(values)), name
     assert found["entries_per_item"] == pytest.approx(len(entries) / items)

@@ -92,6 +92,25 @@ def test_points_are_spread_over_all_devices():
     assert float(weights.sum()) == 1001
 
 
+def test_wide_points_without_structure_are_shared_evenly():
+    points = random(1000, 1, 128)[:, 0]
+    plain = kmeans.fit_kmeans(points[:, None], 64, 25, seed=0)[0]
+    words = kmeans.fit_progressive(points, 64, 25, seed=0)
+    distance = [((points[:, None] - w[None]) ** 2).sum(axis=2) for w in (plain, words)]
+    assert distance[1].min(axis=1).sum() < distance[0].min(axis=1).sum()
+    largest = [np.bincount(d.argmin(axis=1)).max() for d in distance]
+    assert largest[1] < 0.05 * len(points) < largest[0]
+
+
+def test_progressive_words_are_in_the_points_own_coordinates():
+    centres = 20 * random(5, 1, 12)[:, 0]
+    points = centres[np.arange(200) % 5] + random(200, 1, 12)[:, 0] + 100
+    words = kmeans.fit_progressive(points.astype(np.float32), 5, 10, seed=1)
+    near = np.linalg.norm(words[:, None] - (centres + 100)[None], axis=2)
+    assert near.min(axis=0).max() < 1
+    assert sorted(near.argmin(axis=1)) == [0, 1, 2, 3, 4]
+
+
 def test_fit_on_two_devices_equals_one():
     points = random(500, 1, 6)
     one = kmeans.fit_kmeans(points, 10, 10, seed=3, devices=jax.devices()[:1])

@@ -91,7 +91,8 @@ def test_the_tiny_config_ends_with_lists_metrics_and_a_report(whole):
     for word in ("popularity", "item_knn", "audio_knn", "inverted", "scann", "exact", "trunk"):
         assert word in done.stdout
     phases = json.loads((workdir / "profile" / "phases.json").read_text())
-    assert [row["phase"] for row in phases] == ["trunk", "coarse", "gather", "fine", "top_k", "s2"]
+    names = ["trunk", "coarse", "gather", "fine", "top_k", "s2", "one program"]
+    assert [row["phase"] for row in phases] == names
 
 
 def test_the_same_command_again_scores_nothing_twice(whole):

@@ -204,6 +204,9 @@ def test_frequent_items_are_given_more_contexts_but_no_more_than_they_have():
     # exp(-1) to exp(-2): 73 % of ten items in the first group, the seven rarest.
     expected = [1, 1, 2, 3, 4, 4, 4, 4, 7, 7, 7]
     np.testing.assert_array_equal(pctx.count_contexts(counts, config), expected)
+    # The paper's for Games: C = 2 + 4 i, eleven groups.
+    by_default = pctx.count_contexts(np.full(10_001, 1000), pctx.PctxConfig())[1:]
+    np.testing.assert_array_equal(np.unique(by_default), np.arange(2, 43, 4))
 
 
 def test_contexts_of_an_item_are_clustered_by_themselves():

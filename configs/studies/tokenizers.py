@@ -13,6 +13,7 @@ sample of the items, all rows alike: rows of a table may be compared, tables may
 
 from ml_collections import ConfigDict
 
+from semid_jax.tokenizers.presets import WIDTHS
 from semid_jax.types import InputError
 
 OTHERS = {
@@ -22,6 +23,8 @@ OTHERS = {
     "MMQ": "--config.fuse.method=mmq",
     "Pctx": "--config.fuse.method=pctx",
 }
+# In table (i) nothing of Pctx's vector is cut, see tokenizers/presets.py.
+WIDE = f" --config.tokenizer.width={WIDTHS['pctx']}"
 PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
@@ -64,7 +67,8 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
         rows = {"residual k-means": "", **OTHERS}
     else:
         own = OWN.get((generator, name), "")
-        rows = {"PMAT": PERSONAL + GROUPS[name] + own, "PMAT with A = 1": own, **OTHERS}
+        others = OTHERS | {"Pctx": OTHERS["Pctx"] + WIDE}
+        rows = {"PMAT": PERSONAL + GROUPS[name] + own, "PMAT with A = 1": own, **others}
     alone = MODALITIES[name]
     if generator == "behaviour":
         together = f'--config.features.modalities="{("behaviour", *alone)}"'

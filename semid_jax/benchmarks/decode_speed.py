@@ -50,8 +50,9 @@ class DecodeSpeedConfig:
       methods: decoders of the parallel model; `exact` and `inverted` are always among them.
       batches: users per call.
       users: of the test split, for recall and accuracy; 0 for all.
-      recall: of the exact k best on validation: `inverted` probes the fewest cells that surely
-        hold so many, unless decode.probes says how many, and `leaves` reads the fewest leaves.
+      recall: of the exact k best on validation: `inverted` probes the fewest cells and `leaves`
+        reads the fewest leaves that surely hold so many, unless decode.probes, decode.leaves say
+        how many.
       seconds: of timed calls, for each number.
       lengths: codes of an item for the autoregressive rows; 0 stands for the model's own length, ()
         leaves them out.
@@ -73,11 +74,13 @@ def check_settings(config: ConfigDict) -> None:
     """Refuses what cannot be timed or trained.
 
     Raises:
-      InputError: an unknown method, a length without epochs, or a setting of the model.
+      InputError: an unknown method, a length without epochs or beams, or a setting of the model.
     """
     check_methods(config.benchmark.methods)
     if len(config.benchmark.epochs) < len(config.benchmark.lengths):
         raise InputError("benchmark.epochs: name one number for each of benchmark.lengths")
+    if config.benchmark.lengths and not config.benchmark.beams:
+        raise InputError("benchmark.beams: name one or more, or set benchmark.lengths=()")
     hdnag.check_settings(config)
 
 
@@ -105,9 +108,11 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         if decoder.most is None
     }
     worth = {name: accuracy(lists, found["exact"], served.side) for name, lists in found.items()}
+    probes = served.probes
     if served.dense is not None:
         wide = reranked(served, served.dense, decoders, decode)
         again = worth_again(served, served.dense, wide, decode.k)
+        probes = next(decoder.size for decoder in wide if decoder.reads == "probes")
     rows: list[dict[str, Any]] = []
     asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
     for batch, queries in asked.items():
@@ -127,7 +132,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         if row["decoder"] == "inverted":
             row |= {"build_s": built, "build_mib": held}
     curve = trace_sizes(decoders, served, found["exact"], asked)
-    phases = trace_phases(served, settings, decode, workdir / "profile")
+    of_step = dataclasses.replace(decode, probes=probes)
+    phases = trace_phases(served, settings, of_step, workdir / "profile")
     weight = served.model.params["params"]["coarse_weight"]
     of_head = served.side, served.tokenizer.coarse, weight, served.probes
     made = {
@@ -153,7 +159,6 @@ def trace_phases(
     served: Served, settings: DecodeSpeedConfig, decode: DecodeConfig, directory: Path
 ) -> list[dict[str, Any]]:
     """The phases of a decode step by `inverted`, see `trace_decoding`, for every batch size."""
-    decode = dataclasses.replace(decode, probes=served.probes)
     asked = served.model, served.index, served.side, served.dense, decode
     made = []
     for batch in settings.batches:

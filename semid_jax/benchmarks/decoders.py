@@ -110,7 +110,7 @@ def make_decoders(
         `rpg_graph` where there are more than GRAPH_ITEMS items or several archetypes.
       served: the index; P of `inverted` and `scann`; the users that `pruned` and `leaves` are
         fitted to and by whom the number of leaves is chosen.
-      decode: items returned, and items of a leaf.
+      decode: items returned, items of a leaf, and how many leaves if not chosen.
       directory: for ScaNN's files.
     """
     k, index, probes, vectors = decode.k, served.index, served.probes, served.vectors
@@ -162,7 +162,8 @@ def make_decoders(
             place = functools.partial(leaf_places, index, leaves)
             sized = {"reads": name, "parts": parts, "place": place}
             decoder = Decoder(name, run, arrays, guesses, True, built, **sized)
-            made.append(decoder.resized(served.validation.fewest(place, parts, name)))
+            size = decode.leaves or served.validation.fewest(place, parts, name)
+            made.append(decoder.resized(size))
         elif name == "pruned":
             sketch = build_bounds(index, vectors, shape_of(name, decode.leaf_items))
             built = time.perf_counter() - started

@@ -31,7 +31,7 @@ def reranked(
       served: the model, and validation under S1.
       dense: the catalogue's side of the dense term.
       decoders: the exact one first; of the others those that have a size are taken.
-      decode: R and k.
+      decode: R, k, and how much is read if not chosen.
     """
     exact = decoders[0].finding(decode.rescored)
     again = rescoring(exact.search, dense, decode.k)
@@ -40,7 +40,8 @@ def reranked(
     made = [exact]
     for decoder in decoders:
         if decoder.place is not None:
-            size = validation.fewest(decoder.place, decoder.parts, decoder.reads)
+            asked: int = getattr(decode, decoder.reads)
+            size = asked or validation.fewest(decoder.place, decoder.parts, decoder.reads)
             made.append(decoder.finding(decode.rescored).resized(size))
     return made
 

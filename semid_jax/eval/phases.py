@@ -11,7 +11,7 @@ import numpy as np
 
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.index import Index
-from semid_jax.decode.inverted import best_of_blocks, probe, score_blocks
+from semid_jax.decode.inverted import best_of_blocks, probe, retrieve_inverted, score_blocks
 from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.eval.model import Model, ReadSide, user_query
@@ -67,4 +67,14 @@ def trace_decoding(
             return rescore(dense, results["trunk"].dense, found, decode.k)
 
         phases.append(("s2", again))
-    return trace_phases(phases, {}, settings.steps, directory)
+
+    @jax.jit
+    def answer(model: Model, index: Index, dense: DenseItems | None, batch: Any) -> Retrieved:
+        query = user_query(model, index.tables, *batch)
+        found = retrieve_inverted(index, query, decode.probes, kept)
+        return found if dense is None else rescore(dense, query.dense, found, decode.k)
+
+    def whole() -> Retrieved:
+        return answer(model, index, dense, batch)
+
+    return trace_phases(phases, whole, settings.steps, directory)

@@ -186,7 +186,10 @@ def fit_cells(
     Returns:
       (f32[C, D] centroids, int32[n] cell of each vector of the sample).
     """
-    start = kmeans.fit_kmeans(sample[:, None, :], cells, config.iterations, config.seed)[0]
+    if config.kind == "residual":
+        start = kmeans.fit_progressive(sample, cells, config.iterations, config.seed)
+    else:
+        start = kmeans.fit_kmeans(sample[:, None, :], cells, config.iterations, config.seed)[0]
     capacity = balanced.capacity_of(len(sample), cells, config.balance)
     return balanced.fit_balanced(sample, start, capacity, BALANCED_ITERATIONS)
 

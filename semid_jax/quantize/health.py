@@ -32,6 +32,7 @@ def health(
         entries_per_item: distinct (item, ID) over N, 1 to A;
         usage: share of a digit's K codewords that some item has, mean over digits;
         perplexity: of a digit's codewords, mean over digits (at most K);
+        least_perplexity: of the digit that says least;
         coarse_perplexity: of the cells (at most C);
         balance: largest list over the mean list N / C, largest over archetypes;
         reconstruction_error: |z - decoded|^2 over |z - mean z|^2, 0 is lossless;
@@ -53,6 +54,7 @@ def health(
         "entries_per_item": count_entries(rows) / items,
         "usage": float(np.mean(uses > 0)),
         "perplexity": float(np.mean(perplexity(uses))),
+        "least_perplexity": float(np.min(perplexity(uses), initial=codebook.codewords)),
         "coarse_perplexity": float(np.mean(perplexity(lists))),
         "balance": float(lists.max() * codebook.cells / items),
         "reconstruction_error": reconstruction_error(codebook, coarse, fine, points),

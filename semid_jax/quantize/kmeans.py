@@ -15,6 +15,7 @@ from semid_jax.quantize import nearest
 # k-means++ looks at this many points at least: enough for a start, and its steps are sequential.
 START_POINTS = 8192
 START_POINTS_PER_CENTROID = 16
+WIDTHS = tuple(2**power for power in range(2, 16))  # axes of `fit_progressive`'s stages
 
 
 def fit_kmeans(
@@ -43,6 +44,43 @@ def fit_kmeans(
     start = np.asarray(start_centroids(sample, centroids, jax.random.key(seed)))
     sharded = shard_points(points, groups_times=points.shape[1] * centroids, devices=devices)
     return np.asarray(lloyd(sharded, start, sample, iterations))
+
+
+def fit_progressive(points: np.ndarray, centroids: int, iterations: int, seed: int) -> np.ndarray:
+    """k-means along the widest axes first, then along twice as many, each from the one before.
+
+    For wide points that have little structure, as what is left over by a level of a residual
+    quantiser: there a k-means++ start draws outliers, keeps them as cells of one point, and most
+    points share what is left. In few directions cells fill evenly, and more directions move them
+    only.
+
+    Args:
+      points: f32[n, D], n >= centroids.
+      centroids: K.
+      iterations: Lloyd steps with all axes, and as many in all before.
+      seed: of the start.
+
+    Returns:
+      f32[K, D].
+
+    See Liu, Lu & Shao 2015, "Improved residual vector quantization for high-dimensional approximate
+    nearest neighbor search" (1509.05195).
+    """
+    mean = points.mean(axis=0)
+    centred = points - mean
+    axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))[1][:, ::-1]
+    turned = np.ascontiguousarray(centred @ axes.astype(np.float32))
+    width = turned.shape[1]
+    widths = [w for w in WIDTHS if w < width] + [width]
+    each = max(-(-iterations // len(widths)), 1)
+    words = fit_kmeans(turned[:, None, : widths[0]], centroids, each, seed)
+    for wide in widths[1:]:
+        part = turned[:, None, :wide]
+        start = np.pad(words, ((0, 0), (0, 0), (0, wide - words.shape[2])))
+        steps = iterations if wide == width else each
+        sharded = shard_points(part, groups_times=centroids)
+        words = np.asarray(lloyd(sharded, start, start_sample(part, centroids, seed), steps))
+    return np.asarray(words[0] @ axes.T.astype(np.float32) + mean, np.float32)
 
 
 def start_sample(points: np.ndarray, centroids: int, seed: int) -> np.ndarray:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -93,7 +95,12 @@ def procrustes(z: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def fit_levels(
-    left: np.ndarray, levels: int, codewords: int, iterations: int, seed: int
+    left: np.ndarray,
+    levels: int,
+    codewords: int,
+    iterations: int,
+    seed: int,
+    fit: Callable[[np.ndarray, int, int, int], np.ndarray] = kmeans.fit_progressive,
 ) -> np.ndarray:
     """Residual k-means: each level quantises what the levels before it leave over.
 
@@ -103,14 +110,15 @@ def fit_levels(
       codewords: K.
       iterations: Lloyd steps per level.
       seed: of the starts.
+      fit: k-means of a level, points, K, steps and seed to f32[K, D].
 
     Returns:
       f32[L, K, D].
     """
     fine = []
     for level in range(levels):
-        words = kmeans.fit_kmeans(left[:, None, :], codewords, iterations, seed + level)
-        codes = nearest.nearest_chunked(jnp.asarray(left)[:, None, :], words)[0]
-        left = left - words[0][np.asarray(codes)[:, 0]]
-        fine.append(words[0])
+        words = fit(left, codewords, iterations, seed + level)
+        codes = nearest.nearest_chunked(jnp.asarray(left)[:, None, :], words[None])[0]
+        left = left - words[np.asarray(codes)[:, 0]]
+        fine.append(words)
     return np.stack(fine)

@@ -143,7 +143,7 @@ def fit(
       validate: parameters to validation metrics.
 
     Returns:
-      The parameters that were best on validation, and where the run ended.
+      The parameters that were best on validation, on the device, and where the run ended.
     """
     settings: TrainConfig = section(config, "train", TrainConfig)
     parallel = Parallel(settings.parallel)
@@ -160,7 +160,8 @@ def fit(
         f"train: {progress.step} steps of {batches.steps_per_epoch} an epoch, best validation "
         f"NDCG@10 {progress.best:.4f} at step {progress.best_step}"
     )
-    return best, progress
+    # Numpy's arrays would be handed over anew in every call: .05 ms of one user's .4.
+    return jax.device_put(best), progress
 
 
 def evaluate_once(

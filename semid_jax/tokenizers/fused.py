@@ -87,8 +87,11 @@ def to_width(points: np.ndarray, train_items: np.ndarray, width: int) -> np.ndar
       float32[N + 1, D], the first D principal components, zeros behind them where there are fewer,
       scaled to mean squared norm 1 over the training items; row 0 is zero.
     """
-    mean, axes, _ = _axes(points, train_items, width)
-    made = (points - mean) @ axes
+    mean, axes, values = _axes(points, train_items, points.shape[1])
+    if width < len(values):
+        kept = values[:width].sum() / values.sum()
+        print(f"tokenize: {width} of {len(values)} components hold {kept:.1%} of the variance")
+    made = (points - mean) @ axes[:, :width]
     made /= np.sqrt((made[train_items] ** 2).sum(axis=1).mean())
     made[0] = 0
     return np.pad(made, ((0, 0), (0, width - made.shape[1]))).astype(np.float32)

@@ -67,8 +67,8 @@ class PctxConfig:
     temperature: float = 0.07
     contrast: float = 0.2
     groups: int = 11
-    start: int = 4
-    slope: int = 2
+    start: int = 2
+    slope: int = 4
     shape: float = 4.6
     alpha: float = 0.5
     context_width: int = 64

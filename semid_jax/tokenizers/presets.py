@@ -8,8 +8,11 @@ from ml_collections import ConfigDict
 
 from semid_jax import launch
 from semid_jax.models.hdnag import GeneratorConfig
+from semid_jax.tokenizers.pctx import PctxConfig
 from semid_jax.types import InputError
 
+# Contexts and text, whitened: at PMAT's width components would be cut that weigh like others.
+WIDTHS = {"pctx": PctxConfig.context_width + PctxConfig.text_width}
 GENERATORS = {"hdnag": "hdnag.py", "gpt2": "baselines/gpt2.py"}
 
 
@@ -34,6 +37,7 @@ def of_tokenizer(method: str, arg: str, configs: Path) -> ConfigDict:
         # Of PMAT alone: every user sees the same items, and nothing is believed of anyone, so that
         # likeness is to a fading mean and starts as it does there.
         config.model.belief = False
+        config.tokenizer.width = WIDTHS.get(method, config.tokenizer.width)
         config.model.likeness = GeneratorConfig.likeness
         config.quantize.digits -= config.quantize.shared
         config.quantize.shared = 0

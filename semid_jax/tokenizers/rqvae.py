@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.quantize import opq
+from semid_jax.quantize import kmeans, opq
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import check_codewords
 from semid_jax.tokenizers.fused import Fused, draw_items, side_by_side, train
@@ -133,6 +133,11 @@ def fit(features: ItemFeatures, train_items: np.ndarray, config: RqvaeConfig, se
     return fit_on(side_by_side(features), train_items, config, seed, "RQ-VAE")
 
 
+def _plain(points: np.ndarray, centroids: int, iterations: int, seed: int) -> np.ndarray:
+    """k-means of latents, f32[n, d] to f32[K, d]."""
+    return kmeans.fit_kmeans(points[:, None], centroids, iterations, seed)[0]
+
+
 def fit_on(
     x: np.ndarray, train_items: np.ndarray, config: RqvaeConfig, seed: int, name: str
 ) -> Fused:
@@ -144,7 +149,8 @@ def fit_on(
     encode = jax.jit(lambda params, x: module.apply(params, x, method=Rqvae.encode))
     # Codebooks start from residual k-means on the latents: random ones are mostly never chosen.
     start = np.asarray(encode(params, x[items]))
-    codebooks = opq.fit_levels(start, config.levels, config.codewords, 10, seed)
+    sizes = config.levels, config.codewords
+    codebooks = opq.fit_levels(start, *sizes, 10, seed, fit=_plain)  # training moves them
     inner = {**params["params"], "codebooks": jnp.asarray(codebooks)}
 
     def loss(params: Any, data: jax.Array, rows: jax.Array, key: jax.Array) -> Any:
