@@ -59,6 +59,8 @@ case "${1:-}" in
   fetch)
     require TPU_NAME ZONE
     [[ $# -eq 3 ]] || fail "fetch needs WORKDIR and TO"
+    [[ ! -e "$3/results" ]] || fail "$3/results is there already: name another folder"
+    mkdir -p "$3"
     tpu scp --recurse "$TPU_NAME:$remote/$2/results" "$3" --worker=0
     ;;
   worker)

@@ -85,7 +85,10 @@ def resolve(arguments: Sequence[str]) -> tuple[ConfigDict, Path]:
     """
     place, arguments = _take_config(arguments)
     file, preset = _split_place(place)
-    config, workdir = _apply_flags(load_config(file, preset), arguments)
+    config = load_config(file, preset)
+    if "rows" in config and "recommender" not in config:
+        raise InputError(f"--config={place}: a study; run it by python -m semid_jax.study")
+    config, workdir = _apply_flags(config, arguments)
     return config, Path(workdir or default_workdir(config, file, preset))
 
 
@@ -125,7 +128,8 @@ def default_workdir(config: ConfigDict, file: Path, preset: str = "") -> Path:
     """The workdir of a run that names none: runs/<file>-<preset>-<data set>[-<category>].
 
     Args:
-      config: the configuration; `data.name` and `data.category` are used if they exist.
+      config: the configuration; `data.name` and, of amazon_2014, `data.category` are used if they
+        exist.
       file: the configuration file.
       preset: the arguments of get_config; the part before the first comma is used.
 
@@ -133,7 +137,9 @@ def default_workdir(config: ConfigDict, file: Path, preset: str = "") -> Path:
       A path relative to where the command was given.
     """
     data = config.get("data", {})
-    parts = (file.stem, preset.split(",")[0], data.get("name", ""), data.get("category", ""))
+    name = data.get("name", "")
+    category = data.get("category", "") if name == "amazon_2014" else ""
+    parts = (file.stem, preset.split(",")[0], name, category)
     names = [re.sub(r"[^\w.]+", "_", part) for part in parts]
     return Path("runs", "-".join(dict.fromkeys(name for name in names if name)))
 

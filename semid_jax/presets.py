@@ -60,6 +60,8 @@ def make_baseline(
 ) -> ConfigDict:
     """The configuration of a sequence baseline: SEQUENCE_BASELINES and its own values over them.
 
+    `folder` is a preset as well: Amazon's, for a data set of one's own.
+
     Args:
       arg: see `make_config`.
       recommender: a key of stages.RECOMMENDERS.
@@ -69,14 +71,19 @@ def make_baseline(
     Raises:
       InputError: unknown preset or field.
     """
-    presets = {
+    presets: dict[str, Preset] = {
         name: {
             section: {**shared.get(section, {}), **own.get(name, {}).get(section, {})}
             for section in {**shared, **own.get(name, {})}
         }
         for name, shared in SEQUENCE_BASELINES.items()
     }
-    return make_config(arg, presets, recommender, sections)
+    # Amazon's, in what does not depend on the data.
+    general = {name: dict(values) for name, values in presets["amazon_2014"].items()}
+    general["data"] = {"name": "folder"}
+    general["features"].pop("modalities")
+    general["train"].pop("buckets")
+    return make_config(arg, {**presets, "folder": general}, recommender, sections)
 
 
 def make_config(

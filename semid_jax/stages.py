@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from semid_jax import artifacts, disk, provenance
 from semid_jax.benchmarks import decode_speed, update_speed
 from semid_jax.data import builders
-from semid_jax.data.config import DataConfig, check_name, read, source_hash
+from semid_jax.data.config import CATEGORISED, DataConfig, check_name, read, source_hash
 from semid_jax.data.expansion import Expansion, draw, expanded, expanded_modalities
 from semid_jax.data.sequences import check_trainable, train_items
 from semid_jax.data.source import RawDataset, describe
@@ -27,6 +27,7 @@ from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform, read_features
 from semid_jax.models.rounding import product_dtype
 from semid_jax.parallel import Parallel
+from semid_jax.presets import SHARED
 from semid_jax.recommenders import autoregressive, dense, hdnag, rpg
 from semid_jax.recommenders.common import section, since
 from semid_jax.report.config import ReportConfig
@@ -43,6 +44,7 @@ RECOMMENDERS = {
 CHECKS = {
     "hdnag": hdnag.check_settings,
     "rpg": rpg.check_settings,
+    **dict.fromkeys(dense.MODELS, dense.check_settings),
     **dict.fromkeys(autoregressive.MODELS, autoregressive.check_settings),
     "decode_speed": decode_speed.check_settings,
     "update_speed": hdnag.check_tokenizer,
@@ -63,9 +65,7 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     Raises:
       InputError: what cannot be is refused first, and leaves no trace in `workdir`.
     """
-    check_name(config.data.name)
-    if config.recommender in CHECKS:
-        CHECKS[config.recommender](config)
+    check(config)
     if config.recommender != "update_speed":  # it trains no generator
         Parallel(config.train.parallel).check_batch(config.train.batch_size, config.train.group)
     settle(config)
@@ -102,12 +102,32 @@ def run(config: ConfigDict, workdir: Path, argv: list[str]) -> None:
     report(settings, workdir, raw, made.tokenizer, made.evaluation, metrics)
 
 
+def check(config: ConfigDict) -> None:
+    """Refuses what no run can be made of, before anything is.
+
+    Raises:
+      InputError: names the key and the remedy.
+    """
+    if config.recommender not in CHECKS:
+        raise InputError(
+            f"recommender = {config.recommender!r} is unknown; known are {', '.join(CHECKS)}"
+        )
+    if config.seed < 0:
+        raise InputError(f"seed={config.seed}: give 0 or more")
+    check_name(config.data.name)
+    for name, kind in SHARED.items():
+        section(config, name, kind)
+    CHECKS[config.recommender](config)
+
+
 def settle(config: ConfigDict) -> None:
     """Puts what "auto" means on this machine in its place: records say it, and runs go on so.
 
     Raises:
       InputError: an unknown value.
     """
+    if config.data.name != CATEGORISED:  # of a preset whose data set was exchanged
+        config.data.category = ""
     loss = config.get("loss", {})
     if "products" in loss:
         loss.products = product_dtype(loss.products).name

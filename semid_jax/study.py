@@ -170,7 +170,7 @@ def _chosen(rows: dict[str, str], names: str) -> dict[str, str]:
 
 def _seeds(text: str) -> list[int]:
     try:
-        return [int(seed) for seed in text.split(",")]
+        return list(dict.fromkeys(int(seed) for seed in text.split(",")))
     except ValueError as error:
         raise InputError(f"--seeds={text}: expected whole numbers, e.g. --seeds=0,1,2") from error
 

@@ -4,11 +4,13 @@ import json
 import numpy as np
 import pytest
 
+from semid_jax.data import tables
 from semid_jax.data.amazon import read_amazon_2014
 from semid_jax.data.config import DataConfig, read
 from semid_jax.data.movielens import read_movielens_1m, read_movielens_100k
 from semid_jax.data.situnes import DESCRIPTORS, read_situnes
 from semid_jax.data.synthetic import SyntheticConfig
+from semid_jax.data.tables import read_table
 from semid_jax.types import InputError
 
 MOVIES = [10, 20, 30]
@@ -143,6 +145,39 @@ def test_a_song_id_that_is_no_number_is_named(situnes):
         read_situnes(situnes)
 
 
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("stage2.csv", "99", "99.5", r"stage2.csv, line 4: item_id is 99.5; give a whole number"),
+        ("music.csv", "\n7.0,", "\n5.0,", r"music.csv: item 5 has several rows"),
+        ("music.csv", "Louder", '"Louder', r"music.csv, line 5: 2 cells, the header has 21"),
+    ],
+)
+def test_songs_that_cannot_be_are_named(situnes, file, old, new, message):
+    path = situnes / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        read_situnes(situnes)
+
+
+def test_a_cell_may_be_long_but_has_an_end(tmp_path, monkeypatch):
+    path = tmp_path / "long.csv"
+    path.write_text("a,b\n1," + "x" * 200_000)
+    assert len(read_table(path, ("a", "b"))["b"][0]) == 200_000
+    monkeypatch.setattr(tables, "LONGEST", 1000)
+    with pytest.raises(InputError, match=r"long.csv, line 2: field larger .* quotation mark"):
+        read_table(path, ("a", "b"))
+
+
+@pytest.mark.parametrize("attributes", [["x"], [3_000_000_000]])
+def test_attributes_that_are_no_numbers_are_named(tmp_path, attributes):
+    folder = write_amazon(tmp_path)
+    path = folder / "Beauty" / "items.jsonl"
+    path.write_text(path.read_text().replace("[4, 9]", json.dumps(attributes)))
+    with pytest.raises(InputError, match=r"items.jsonl: attributes are .*; give whole numbers"):
+        read_amazon_2014(folder, "Beauty")
+
+
 def damage_number(folder):
     write_gz(folder / "sequences.txt.gz", "7 20 ten 20\n")
 
@@ -204,6 +239,10 @@ def damage_json(folder):
         (
             lambda folder: save_features(folder, np.array([[1, np.nan], [1, 0]])),
             r"non-finite value nan in row 0 \(item 30\), column 1",
+        ),
+        (
+            lambda folder: save_features(folder, np.zeros((0, 2)), ids=()),
+            r"poster_effnetlite0_fp16.npz: feat has no rows",
         ),
         (
             lambda folder: (folder / "text_minilm_fp16.npz").unlink(),

@@ -183,6 +183,12 @@ def test_missing_configuration_file_names_its_neighbours(file: Path) -> None:
         launch.resolve([f"--config={file.parent / 'toi.py'}"])
 
 
+def test_a_study_is_not_launched() -> None:
+    study = Path(__file__).parent.parent / "configs" / "studies" / "hdnag_ablation.py"
+    with pytest.raises(InputError, match=r"a study; run it by python -m semid_jax\.study"):
+        launch.resolve([f"--config={study}"])
+
+
 def test_unknown_preset_is_the_files_own_word(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

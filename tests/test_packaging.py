@@ -263,6 +263,20 @@ def test_tpu_setup_sends_the_commit_to_all_workers(checkout: Checkout) -> None:
     assert not Path(archive).parent.exists()
 
 
+def test_tpu_fetches_beside_no_other_results(checkout: Checkout) -> None:
+    checkout.program("gcloud", FAKE_GCLOUD)
+    variables = {"TPU_NAME": "slice", "ZONE": "here"}
+    there = checkout.place / "fetched" / "ml"
+    assert checkout.run("tpu_vm.sh", "fetch", "runs/ml", str(there), **variables).returncode == 0
+    call = f"scp --recurse slice:semid_jax/runs/ml/results {there} --worker=0"
+    assert call in checkout.take_calls()[-1]
+    assert there.is_dir()
+    (there / "results").mkdir()
+    result = checkout.run("tpu_vm.sh", "fetch", "runs/ml", str(there), **variables)
+    assert result.returncode == 2
+    assert "results is there already" in result.stderr
+
+
 def test_tpu_without_a_verb_says_which_there_are(checkout: Checkout) -> None:
     result = checkout.run("tpu_vm.sh")
     assert result.returncode == 2

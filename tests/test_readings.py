@@ -89,7 +89,7 @@ def test_readings_are_those_of_states_one_item_after_the_other(world):
 def test_users_are_read_the_same_in_any_batch(world, monkeypatch):
     whole = read(world)
     monkeypatch.setattr(reading, "ROWS", 2)
-    monkeypatch.setattr(reading, "BLOCK", 8)
+    monkeypatch.setattr(reading, "BLOCK", 5)
     small = read(world)
     for name in ("alpha", "alpha_short"):
         np.testing.assert_allclose(getattr(whole, name), getattr(small, name), atol=1e-5)

@@ -1,5 +1,6 @@
 """Runs of record, and README's tables made from them."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -90,6 +91,11 @@ def test_a_finished_run_is_kept_and_an_unfinished_one_refused(tmp_path):
     made = record_of(workdir, "road")
     assert made.model == "gru4rec_features"
     assert load_record(write_record(tmp_path / "results", made)).model == made.model
+    longest = dataclasses.replace(lists, items=np.ones((2, 300), np.int32))
+    write_evaluation(workdir / "evaluation", Evaluation({}, side, longest), {}, {}, 1.0)
+    other = [str(workdir), "--experiment=other", f"--results={tmp_path / 'kept'}"]
+    assert keep.main(other) == 2
+    assert not (tmp_path / "kept" / "other").exists()
     write_metrics(workdir / "results" / "metrics.json", {"test.ndcg@10": 0.2})
     assert keep.main(arguments) == 2
 

@@ -10,9 +10,11 @@ import pytest
 
 from semid_jax import artifacts, stages
 from semid_jax.checkpoint import Checkpoints
+from semid_jax.data.config import DataConfig, source_hash
 from semid_jax.data.expansion import expanded_modalities
 from semid_jax.launch import load_config
 from semid_jax.presets import make_config
+from semid_jax.recommenders.hdnag import tokenize_stage
 from semid_jax.train.loop import Progress, Trainer, train
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.types import InputError
@@ -54,6 +56,79 @@ def test_data_are_read_again_where_their_source_has_changed(folder, tmp_path):
     stages.data_stage(config, workdir)
     with pytest.raises(InputError, match="no such folder"):
         stages.data_stage(config, tmp_path / "other")
+
+
+def test_a_tokenizer_is_made_again_where_histories_have_changed(folder, tmp_path):
+    config, workdir = config_of(folder, seed=3), tmp_path / "run"
+    pmat = {"steps": 2, "width": 16, "candidates": 4, "batch_size": 2, "hidden": 8}
+    config.update_from_flattened_dict({f"tokenizer.{name}": value for name, value in pmat.items()})
+    config.update_from_flattened_dict({"quantize.digits": 2, "train.max_length": 4})
+
+    def made():
+        raw = stages.data_stage(config, workdir)
+        features = stages.features_stage(config, workdir, raw)
+        tokenize_stage(config, workdir, raw, features)
+        manifest = artifacts.check(workdir / "tokenizer", "tokenizer")
+        return artifacts.content_hash(workdir / "features"), manifest["inputs"]["data"]
+
+    before, again = made(), made()
+    assert before == again
+    path = folder / "mine.inter"  # the last item of the last user: no training item changes
+    path.write_text(path.read_text().replace("u4\ti1\t3", "u4\ti2\t3"))
+    after = made()
+    assert after[0] == before[0]
+    assert after[1] != before[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("train.group", 0),
+        ("train.epochs", 0),
+        ("train.evaluate_every", 0),
+        ("train.buckets", (0, 10)),
+        ("features.dimensions", 0),
+        ("features.whitening", 1.5),
+        ("report.users", -1),
+        ("decode.k", 5),
+        ("decode.loss", -0.01),
+        ("seed", -1),
+        ("recommender", "hdnga"),
+    ],
+)
+def test_what_no_run_can_be_made_of_leaves_no_trace(folder, tmp_path, name, value):
+    config = config_of(folder, **{name: value})
+    with pytest.raises(InputError, match=name):
+        stages.run(config, tmp_path / "run", [])
+    assert not (tmp_path / "run").exists()
+
+
+def test_lists_of_other_models_hold_something(tmp_path):
+    config = load_config(HDNAG.parent / "baselines" / "sasrec.py", "tiny")
+    config.decode.k = 0
+    with pytest.raises(InputError, match=r"decode\.k=0: give 1 or more"):
+        stages.run(config, tmp_path / "run", [])
+
+
+def test_a_category_is_amazons_alone(folder, tmp_path):
+    config = load_config(HDNAG.parent / "baselines" / "sasrec.py", "amazon_2014,category=Beauty")
+    config.data.update({"name": "folder", "source_dir": str(folder)})
+    stages.settle(config)
+    before = source_hash(DataConfig(**config.data.to_dict()))
+    path = folder / "mine.inter"
+    path.write_text(path.read_text().replace("u4\ti1", "u4\ti2"))
+    assert source_hash(DataConfig(**config.data.to_dict())) != before
+    own = load_config(HDNAG.parent / "baselines" / "rpg.py", f"folder,source_dir={folder}")
+    assert (own.data.name, own.data.category, own.features.modalities) == ("folder", "", ())
+
+
+def test_movies_of_the_smaller_set_are_described_beside_it(tmp_path):
+    for name in ("movielens_100k", "movielens_1m"):
+        (tmp_path / name).mkdir()
+    config = DataConfig("movielens_100k", str(tmp_path / "movielens_100k"))
+    before = source_hash(config)
+    (tmp_path / "movielens_1m" / "items.jsonl").write_text("{}")
+    assert source_hash(config) != before
 
 
 def test_histories_of_three_items_are_refused_before_anything_is_trained(folder, tmp_path):

@@ -195,6 +195,10 @@ def test_rows_are_kept_in_the_order_of_the_study(tmp_path):
     assert [(run["row"], run["seed"]) for run in runs] == [("b", 0), ("b", 1), ("a", 0), ("a", 1)]
 
 
+def test_a_seed_named_twice_is_run_once():
+    assert study._seeds("2,0,2") == [2, 0]
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [

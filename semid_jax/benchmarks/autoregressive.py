@@ -54,7 +54,7 @@ def autoregressive_rows(
     """
     settings, length = config.benchmark, config.quantize.digits + 2
     folder = workdir / f"ar_{length}_codes"
-    artifacts.borrow(folder, workdir, ("data", "features"))
+    artifacts.borrow(folder, workdir, ("data", "expanded", "features"))
     generator = autoregressive.prepare(config, folder, raw, features)
     made = generator.made
     batches = make_batches(config, generator.reads)

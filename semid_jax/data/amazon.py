@@ -55,9 +55,23 @@ def read_amazon_2014(
         tokens={
             "attributes": (
                 empty,
-                *(np.array(product["attributes"], np.int32) for product in products),
+                *(_tokens(folder / "items.jsonl", product["attributes"]) for product in products),
             )
         },
     )
     items = rows_of(ids, numbers, str(path)) + 1
     return clean(user_ids, users, items, None, catalogue, min_interactions, str(path))
+
+
+def _tokens(path: Path, numbers: list) -> np.ndarray:
+    """The attributes of a product, int32[n].
+
+    Raises:
+      InputError: one of them is no number of an attribute.
+    """
+    try:
+        return np.array(numbers, np.int32).reshape(-1)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(
+            f"{path}: attributes are {numbers}; give whole numbers below 2^31"
+        ) from error

@@ -41,6 +41,7 @@ class DataConfig:
     expand: int = 0
 
 
+CATEGORISED = "amazon_2014"  # whose folder has one per category
 READERS: dict[str, Callable[[DataConfig, Path], RawDataset]] = {
     "movielens_1m": lambda config, path: read_movielens_1m(path, config.min_interactions),
     "movielens_100k": lambda config, path: read_movielens_100k(path, config.min_interactions),
@@ -88,16 +89,34 @@ def source_path(config: DataConfig) -> Path:
     return path
 
 
+def source_folders(config: DataConfig) -> list[Path]:
+    """The folders whose files a data set is read from.
+
+    Raises:
+      InputError: see `source_path`.
+    """
+    path = source_path(config)
+    if config.name == CATEGORISED:
+        return [path / config.category]
+    if config.name == "movielens_100k":  # its movies are described there
+        return [path, path.parent / "movielens_1m"]
+    return [path]
+
+
 def source_hash(config: DataConfig) -> str:
     """A hash of the names and bytes of all files that a data set is read from.
 
     Raises:
-      InputError: the folder is not there.
+      InputError: the folder is not there, or a file cannot be read.
     """
-    folder = source_path(config) / config.category
     known = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        known.update(f"{path.relative_to(folder).as_posix()} {disk.file_hash(path)}\n".encode())
+    for folder in source_folders(config):
+        for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+            try:
+                of_file = disk.file_hash(path)
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            known.update(f"{path.relative_to(folder).as_posix()} {of_file}\n".encode())
     return known.hexdigest()
 
 

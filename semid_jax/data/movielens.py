@@ -15,6 +15,7 @@ from semid_jax.data.tables import (
     read_table,
     rows_of,
     whole_ids,
+    whole_numbers,
 )
 from semid_jax.data.tables import with_padding as padded
 from semid_jax.types import Catalogue
@@ -69,11 +70,9 @@ def read_movielens_100k(source_dir: Path, min_interactions: int = SHORTEST_HISTO
       min_interactions: users with fewer are dropped.
     """
     path = source_dir / "interactions.csv.gz"
-    columns = ("user", "item100k", "timestamp")
-    table = read_table(path, (*columns, "movieId_ml1m"))
-    user_numbers, movies, times = (
-        numbers(path, name, table[name]).astype(np.int64) for name in columns
-    )
+    table = read_table(path, ("user", "item100k", "timestamp", "movieId_ml1m"))
+    user_numbers, movies = (whole_numbers(path, name, table[name]) for name in ("user", "item100k"))
+    times = numbers(path, "timestamp", table["timestamp"]).astype(np.int64)
     matched = numbers(path, "movieId_ml1m", table["movieId_ml1m"], gaps=True)
     matched = np.nan_to_num(matched, nan=-1).astype(np.int64)
 

@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from semid_jax.data.source import SHORTEST_HISTORY, RawDataset, clean
-from semid_jax.data.tables import numbers, read_table, with_padding
+from semid_jax.data.tables import (
+    check_distinct,
+    numbers,
+    read_table,
+    whole_numbers,
+    with_padding,
+)
 from semid_jax.types import Catalogue
 
 STAGES = ("stage1.csv", "stage2.csv", "stage3.csv")
@@ -50,7 +56,8 @@ def read_situnes(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> 
     """
     path = source_dir / "music.csv"
     songs = read_table(path, ("i_id_c", "music", "singer", "general_genre", *DESCRIPTORS))
-    described = numbers(path, "i_id_c", songs["i_id_c"]).astype(np.int64)
+    described = whole_numbers(path, "i_id_c", songs["i_id_c"])
+    check_distinct(path, described)
     plays = [_read_stage(source_dir / name) for name in STAGES]
     users, played, times = (np.concatenate(column) for column in zip(*plays, strict=True))
 
@@ -82,9 +89,9 @@ def read_situnes(source_dir: Path, min_interactions: int = SHORTEST_HISTORY) -> 
 
 def _read_stage(path: Path) -> list[np.ndarray]:
     """Users, songs and times of one file, int64[n] each."""
-    columns = ("user_id", "item_id", "timestamp")
-    table = read_table(path, columns)
-    return [numbers(path, name, table[name]).astype(np.int64) for name in columns]
+    table = read_table(path, ("user_id", "item_id", "timestamp"))
+    times = numbers(path, "timestamp", table["timestamp"]).astype(np.int64)
+    return [*(whole_numbers(path, name, table[name]) for name in ("user_id", "item_id")), times]
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -226,7 +226,7 @@ def draw_users(config: SyntheticConfig, rng: np.random.Generator) -> dict[str, n
         3,
         n_users,
         p=[
-            1 - config.drift_alpha_share - config.drift_interest_share,
+            max(0.0, 1 - config.drift_alpha_share - config.drift_interest_share),
             config.drift_alpha_share,
             config.drift_interest_share,
         ],

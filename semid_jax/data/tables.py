@@ -16,6 +16,7 @@ import numpy as np
 from semid_jax.types import InputError
 
 LARGEST = 1e18  # number of a column: what an int64 can hold
+LONGEST = 2**31 - 1  # characters of a cell: Python's own limit is met by descriptions
 
 
 def read_text(path: Path) -> str:
@@ -113,6 +114,7 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
       InputError: a column is missing, a row has another number of cells, or there is no row.
     """
     lines = read_lines(path)
+    csv.field_size_limit(LONGEST)
     rows = csv.reader(lines, delimiter=separator, quotechar='"' if separator == "," else None)
     header = [cell.split(":")[0].strip() for cell in next(rows, [])]
     for field in fields:
@@ -121,7 +123,12 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
                 f"{path}: column {field!r} is missing (header has {', '.join(header) or 'nothing'})"
                 "; add it"
             )
-    cells = [(rows.line_num, row) for row in rows if "".join(row).strip()]
+    try:
+        cells = [(rows.line_num, row) for row in rows if "".join(row).strip()]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {rows.line_num}: {error}; is there a quotation mark too many?"
+        ) from error
     for number, row in cells:
         if len(row) != len(header):
             raise InputError(
@@ -172,6 +179,20 @@ def numbers(path: Path, column: str, cells: np.ndarray, gaps: bool = False) -> n
             f"below {LARGEST:g}"
         )
     return np.where(empty, np.nan, values)
+
+
+def whole_numbers(path: Path, column: str, cells: np.ndarray) -> np.ndarray:
+    """The cells of a column as int64[rows].
+
+    Raises:
+      InputError: names file and column, or line.
+    """
+    values = numbers(path, column, cells)
+    wrong = np.flatnonzero(values != np.floor(values))
+    if len(wrong):
+        cell = cells[wrong[0]]
+        raise InputError(f"{path}, line {wrong[0] + 2}: {column} is {cell}; give a whole number")
+    return values.astype(np.int64)
 
 
 def whole_ids(path: Path, ids: Sequence[int]) -> np.ndarray:
@@ -247,6 +268,8 @@ def read_features(path: Path, ids_field: str, field: str, item_ids: np.ndarray) 
             f"{path}: {field} has shape {values.shape} but {ids_field} has {len(ids)} rows; "
             "they must agree, build the file again"
         )
+    if not len(ids):
+        raise InputError(f"{path}: {field} has no rows; build the file again")
     check_finite(values, str(path), ids)
     table = np.full((len(item_ids) + 1, values.shape[1]), np.nan, np.float32)
     order = np.argsort(ids, kind="stable")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
+from semid_jax.settings import check_least, check_share
 from semid_jax.types import InputError
 
 METHODS = ("inverted", "leaves", "scann", "pruned", "exact")
 GRAPH_METHODS = ("exact", "rpg_graph")
+LEAST_ITEMS = 10  # of lists whose NDCG@10 is compared
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,10 @@ class ListConfig:
     """
 
     k: int = 50
+
+    def __post_init__(self) -> None:
+        """Refuses lists without items."""
+        check_least(self, "decode", {"k": 1})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,11 +62,9 @@ class DecodeConfig:
           InputError: an unknown search or none, or a number out of its range.
         """
         check_methods(self.methods, METHODS)
-        check_least(self, {"leaf_items": 1, "probes": 0, "leaves": 0, "chunk": 0, "k": 1})
-        check_least(self, {"rescored": self.k})
-        for name, low in (("recall", 0.0), ("loss", -1.0)):
-            if not low < getattr(self, name) <= 1.0:
-                raise InputError(f"decode.{name}={getattr(self, name)}: a share, 1 at most")
+        least = {"leaf_items": 1, "probes": 0, "leaves": 0, "chunk": 0, "k": LEAST_ITEMS}
+        check_least(self, "decode", least | {"rescored": self.k})
+        check_share(self, "decode", ("recall", "loss"))
 
 
 def check_methods(named: tuple[str, ...], known: tuple[str, ...]) -> None:
@@ -76,17 +79,6 @@ def check_methods(named: tuple[str, ...], known: tuple[str, ...]) -> None:
         if method not in known:
             shown = ", ".join(known)
             raise InputError(f"decode.methods: {method!r} is unknown; use some of {shown}")
-
-
-def check_least(config: object, least: Mapping[str, int]) -> None:
-    """Refuses fields of a section `decode` that are too small.
-
-    Raises:
-      InputError: names the field and the least it can be.
-    """
-    for name, low in least.items():
-        if getattr(config, name) < low:
-            raise InputError(f"decode.{name}={getattr(config, name)}: give {low} or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +109,8 @@ class GraphConfig:
           InputError: an unknown search or none, or a number out of its range.
         """
         check_methods(self.methods, GRAPH_METHODS)
-        check_least(self, {"k": 1, "beam": 1, "edges": 1, "hops": 1, "chunk": 0})
+        least = {"k": LEAST_ITEMS, "beam": 1, "edges": 1, "hops": 1, "chunk": 0}
+        check_least(self, "decode", least)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,3 +124,7 @@ class BeamConfig:
 
     beam: int = 50
     k: int = 50
+
+    def __post_init__(self) -> None:
+        """Refuses lists without items."""
+        check_least(self, "decode", {"beam": 1, "k": 1})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from semid_jax.decode.exact import retrieve_exact
 from semid_jax.decode.index import Index, index_report
 from semid_jax.decode.methods import retrieve
 from semid_jax.decode.rescoring import DenseItems
+from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.scann_search import ScannSearcher, available
 from semid_jax.decode.sketch import Sketch
 from semid_jax.eval.coarse import coarse_metrics
@@ -49,29 +50,38 @@ SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
 def make_searches(
-    index: Index, config: DecodeConfig, k: int, directory: Path, sketches: Mapping[str, Sketch]
-) -> dict[str, Search | None]:
+    index: Index, config: DecodeConfig, directory: Path, sketches: Mapping[str, Sketch]
+) -> dict[str, Callable[..., Retrieved] | None]:
     """The searches that the configuration names; None for scann where it is not installed.
 
     Args:
       index: with the model's tables.
       config: searches.
-      k: items returned.
       directory: where ScaNN's files go.
       sketches: of the index, by the search that reads it; see `build_sketch`.
+
+    Returns:
+      Name -> search, of a query and k, the items returned.
     """
-    searches: dict[str, Search | None] = {}
+    searches: dict[str, Callable[..., Retrieved] | None] = {}
     for method in ("exact", *config.methods):
         if method == "scann":
             searches[method] = None
             if available():
                 found = ScannSearcher.build(index, directory).retrieve
-                searches[method] = functools.partial(found, probes=config.probes, k=k)
+                searches[method] = functools.partial(found, probes=config.probes)
         else:
             searches[method] = functools.partial(
-                retrieve, index, sketches.get(method), method=method, config=config, k=k
+                retrieve, index, sketches.get(method), method=method, config=config
             )
     return searches
+
+
+def finding(
+    searches: Mapping[str, Callable[..., Retrieved] | None], k: int
+) -> dict[str, Search | None]:
+    """The same searches returning k items."""
+    return {name: search and functools.partial(search, k=k) for name, search in searches.items()}
 
 
 def validation_ranks(
@@ -143,8 +153,9 @@ def evaluate(
     queries = hdnag_queries(model, index, side)
     seen = whole_prefix(interactions, side.users)
     _, without = exact_ranks(queries, index, side, seen)
-    searches = make_searches(index, config, config.k, scann_directory, sketches)
-    lists, rows = compare_searches(queries, searches, side, interactions.n_items)
+    searches = make_searches(index, config, scann_directory, sketches)
+    narrow = finding(searches, config.k)
+    lists, rows = compare_searches(queries, narrow, side, interactions.n_items)
     metrics |= rows
     main, ranking = config.methods[0], "retrieval"
     shown = lists[main]
@@ -152,7 +163,7 @@ def evaluate(
     if dense is not None:
         metrics |= named("test_s1", told(target_ranks(shown.items, side.targets)))
         metrics |= named("test_s1_without_history", told(without))
-        wide = make_searches(index, config, config.rescored, scann_directory, sketches)
+        wide = finding(searches, config.rescored)
         again = {
             name: search and rescoring(search, dense, config.k) for name, search in wide.items()
         }

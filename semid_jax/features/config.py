@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from semid_jax.settings import check_least, check_share
+
 
 @dataclasses.dataclass(frozen=True)
 class FeaturesConfig:
@@ -19,3 +21,8 @@ class FeaturesConfig:
     modalities: tuple[str, ...] = ()
     dimensions: int = 128
     whitening: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuses numbers out of their range."""
+        check_least(self, "features", {"dimensions": 1})
+        check_share(self, "features", ("whitening",))

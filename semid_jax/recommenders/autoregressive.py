@@ -74,6 +74,7 @@ def check_settings(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
+    section(config, "decode", BeamConfig)
     if MODELS[config.recommender].sliding and not config.train.sliding:
         raise InputError(f"train.sliding: {config.recommender} has one target per window; set True")
     if config.decode.k > config.decode.beam:

@@ -87,6 +87,12 @@ def release() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def hashes(workdir: Path, *names: str) -> dict[str, str]:
+    """Content hashes of those of a run's artefacts that it has, by name."""
+    there = [name for name in names if (workdir / name).exists()]
+    return {name: artifacts.content_hash(workdir / name) for name in there}
+
+
 def make_batches(
     config: ConfigDict,
     interactions: Interactions,
@@ -151,8 +157,7 @@ def fit(
     optimiser = make_optimiser(settings, batches.steps_per_epoch)
     state = first_state(params, optimiser, config.seed)
     step = make_step(losses, optimiser)
-    made_from = [workdir / name for name in ("data", "expanded", "features", "tokenizer")]
-    inputs = {path.name: artifacts.content_hash(path) for path in made_from if path.exists()}
+    inputs = hashes(workdir, "data", "expanded", "features", "tokenizer")
     best, progress = train(
         state, constants, step, batches, validate, settings, parallel, workdir, inputs
     )

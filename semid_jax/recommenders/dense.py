@@ -13,6 +13,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from semid_jax.data.source import RawDataset
+from semid_jax.decode.config import ListConfig
 from semid_jax.eval.dense import dense_ranks, evaluate_dense, make_users, user_states
 from semid_jax.eval.evaluation import Evaluation
 from semid_jax.eval.users import mean_metrics
@@ -36,6 +37,15 @@ MODELS: Mapping[str, tuple[type, Callable[..., Any], Callable[..., Losses]]] = {
     "gru4rec": (Gru4Rec, Gru4RecConfig, next_item_losses),
     "bert4rec": (Bert4Rec, Bert4RecConfig, cloze_losses),
 }
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Refuses lists without items.
+
+    Raises:
+      InputError: names the field.
+    """
+    section(config, "decode", ListConfig)
 
 
 @functools.partial(jax.jit, static_argnames=("model",))

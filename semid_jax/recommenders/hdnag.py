@@ -50,6 +50,7 @@ from semid_jax.recommenders.common import (
     Outcome,
     evaluate_once,
     fit,
+    hashes,
     make_batches,
     release,
     section,
@@ -165,7 +166,7 @@ def tokenize_stage(
 ) -> Tokenizer:
     """PMAT, archetypes and semantic IDs."""
     directory = workdir / "tokenizer"
-    inputs = {"features": artifacts.content_hash(workdir / "features")}
+    inputs = hashes(workdir, "data", "expanded", "features")
     pmat = section(config, "tokenizer", PmatConfig)
     if fuse_settings(config):
         pmat = of_vectors(pmat)

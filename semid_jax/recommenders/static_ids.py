@@ -14,7 +14,7 @@ from semid_jax.data.source import RawDataset
 from semid_jax.quantize import static
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.static import StaticIds
-from semid_jax.recommenders.common import section, since
+from semid_jax.recommenders.common import hashes, section, since
 from semid_jax.recommenders.fused_items import fuse_settings, fused_items
 from semid_jax.types import ItemFeatures
 
@@ -27,7 +27,7 @@ def static_ids_stage(
     Where `fuse.method` names a tokenizer, the codes are its own and `quantize` does not matter.
     """
     directory, kind = workdir / "tokenizer", "static_ids"
-    inputs = {"features": artifacts.content_hash(workdir / "features")}
+    inputs = hashes(workdir, "data", "expanded", "features")
     quantize = section(config, "quantize", QuantizeConfig)
     quantize = dataclasses.replace(quantize, seed=quantize.seed + config.seed)
     settings = dataclasses.asdict(quantize) | {"fuse": fuse_settings(config)}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
+from semid_jax.settings import check_least
+
 
 @dataclasses.dataclass(frozen=True)
 class ReportConfig:
@@ -14,3 +16,7 @@ class ReportConfig:
     """
 
     users: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuses fewer users than none."""
+        check_least(self, "report", {"users": 0})

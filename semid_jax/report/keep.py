@@ -79,8 +79,9 @@ def keep(
         if own != other:
             raise InputError(f"--diversity={diversity}: a run on other data")
         features = read_features(diversity / "features")
+    ranks = TestRanks.of(evaluation, features)  # first, for they may be refused
     path = write_record(results, record)
-    write_ranks(path, TestRanks.of(evaluation, features))
+    write_ranks(path, ranks)
     return path
 
 

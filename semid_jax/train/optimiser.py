@@ -8,6 +8,9 @@ from typing import Any
 import jax
 import optax
 
+from semid_jax.settings import check_least
+from semid_jax.types import InputError
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -46,6 +49,18 @@ class TrainConfig:
     patience: int = 5
     checkpoint_steps: int = 200
     parallel: str = "auto"
+
+    def __post_init__(self) -> None:
+        """Checks what a reader can get wrong.
+
+        Raises:
+          InputError: a number out of its range.
+        """
+        ones = ("epochs", "batch_size", "group", "max_length", "evaluate_every", "patience")
+        noughts = ("warmup_steps", "evaluate_users", "checkpoint_steps")
+        check_least(self, "train", dict.fromkeys(ones, 1) | dict.fromkeys(noughts, 0))
+        if min(self.buckets, default=1) < 1:
+            raise InputError(f"train.buckets={self.buckets}: lengths of 1 or more")
 
 
 def matrices(params: Any) -> Any:
