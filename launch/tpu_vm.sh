@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs the launcher on every worker of a Cloud TPU VM or slice. Called where gcloud is:
+# Runs the launcher on a Cloud TPU VM, one host with all its chips. Called where gcloud is:
 #   export TPU_NAME=... ZONE=... [PROJECT=...]
 #   bash launch/tpu_vm.sh setup                                 copies this commit, installs it
 #   bash launch/tpu_vm.sh run [FLAGS OF semid_jax.launch]       runs it; Ctrl-C stops it
