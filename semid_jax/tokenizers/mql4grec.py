@@ -1,10 +1,10 @@
 """One residual quantiser per modality, codes side by side: MQL4GRec's IDs without its pre-training.
 
 Zhai et al., "Multimodal Quantitative Language for Generative Recommendation", ICLR 2025, 3.1. A
-modality has three levels by default, as RQ-VAE has, and layers of 512 to 64; the paper has four, and
-2,048 to 64. Left out: pre-training over other domains, Sinkhorn on the last level and moving collided items to their
-next nearest codes (a last digit tells them apart, as for all generators of codes here), and the
-generator's alignment tasks.
+modality has three levels by default, as RQ-VAE has, and layers of 512 to 64; the paper has four
+levels, and layers of 2,048 to 64. Left out: pre-training over other domains, Sinkhorn on the last
+level and moving collided items to their next nearest codes (a last digit tells them apart, as for
+all generators of codes here), and the generator's alignment tasks.
 """
 
 from __future__ import annotations
