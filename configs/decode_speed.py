@@ -45,7 +45,7 @@ MILLION: Preset = {
     # A family has some 80 items: a leaf of 32 halves the leaves to judge (BUILD_NOTES.md).
     # S2 loses nothing by ranking 100 items again in place of 500 (BUILD_NOTES.md).
     "decode": {"k": 10, "leaf_items": 32, "rescored": 100},
-    # Of a million items 339 share three codes of 256 values, and a fourth tells only 256 apart.
+    # Of a million items some 300 share three codes of 256 values, a fourth tells only 256 apart.
     "benchmark": {"lengths": (5, 0)},
 }
 PRESETS: dict[str, Preset] = {
