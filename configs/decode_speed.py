@@ -43,8 +43,7 @@ MILLION: Preset = {
         "evaluate_every": 3,
     },
     # A family has some 80 items: a leaf of 32 halves the leaves to judge (BUILD_NOTES.md).
-    # S2 loses nothing by ranking 100 items again in place of 500 (BUILD_NOTES.md).
-    "decode": {"k": 10, "leaf_items": 32, "rescored": 100},
+    "decode": {"k": 10, "leaf_items": 32},
     # Of a million items some 300 share three codes of 256 values, a fourth tells only 256 apart.
     "benchmark": {"lengths": (5, 0)},
 }
@@ -76,7 +75,7 @@ PRESETS: dict[str, Preset] = {
         },
         "loss": {**MILLION["loss"], "candidates": 2048},
         "train": {**MILLION["train"], "epochs": 8, "evaluate_users": 4000, "evaluate_every": 2},
-        "decode": {"k": 10, "rescored": 100},
+        "decode": {"k": 10},
         "benchmark": {"users": 0, "lengths": (4, 0), "epochs": (12, 2)},
     },
     "quick": {
@@ -85,7 +84,7 @@ PRESETS: dict[str, Preset] = {
         # Fewer lengths to compile and fewer items to a step: a third of the time was spent on them.
         "train": {**MILLION["train"], "epochs": 2, "evaluate_every": 2, "buckets": (8, 20)},
         "loss": {**MILLION["loss"], "candidates": 4096},
-        "decode": {"k": 10, "rescored": 100},
+        "decode": {"k": 10},
         "benchmark": {
             "users": 1024,
             "seconds": 1.0,

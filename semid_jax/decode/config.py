@@ -53,7 +53,7 @@ class DecodeConfig:
     loss: float = 0.005
     k: int = 50
     chunk: int = 0
-    rescored: int = 500
+    rescored: int = 100
 
     def __post_init__(self) -> None:
         """Checks what a reader can get wrong.

@@ -46,6 +46,7 @@ from semid_jax.train.semantic_ids import Tokenizer
 from semid_jax.train.streaming import make_streamer
 from semid_jax.types import ItemFeatures
 
+UNSEEN = 500  # items ranked again, of which those that a user has had are left out
 SPLIT_SEED = 0  # of the random halves of histories: the same in every run
 
 
@@ -124,7 +125,7 @@ def evaluate(
 ) -> IdEvaluation:
     """Scores validation and test of all users; the main search is the first of `methods`.
 
-    Without history: of S1, by exact search; of S2, what is left of the R items ranked again.
+    Without history: of S1, by exact search; of S2, what is left of UNSEEN items ranked again.
 
     Args:
       raw: data set.
@@ -172,8 +173,9 @@ def evaluate(
         metrics |= rows
         shown = lists[main]
         latency |= {f"{n}_s2_ms_per_user": f.ms_per_user for n, f in lists.items()}
-        if (of_record := wide[main]) is not None:
-            whole = rescoring(of_record, dense, config.rescored)
+        if (of_record := searches[main]) is not None:
+            most = max(config.rescored, UNSEEN)
+            whole = rescoring(functools.partial(of_record, k=most), dense, most)
             without = unseen_ranks(queries, whole, side, seen)
     ranks = target_ranks(shown.items, side.targets)
     metrics |= named("test", told(ranks))
