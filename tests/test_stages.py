@@ -15,6 +15,7 @@ from semid_jax.data.expansion import expanded_modalities
 from semid_jax.launch import load_config
 from semid_jax.presets import make_config
 from semid_jax.recommenders.hdnag import tokenize_stage
+from semid_jax.recommenders.static_ids import static_ids_stage
 from semid_jax.train.loop import Progress, Trainer, train
 from semid_jax.train.optimiser import TrainConfig
 from semid_jax.types import InputError
@@ -58,17 +59,34 @@ def test_data_are_read_again_where_their_source_has_changed(folder, tmp_path):
         stages.data_stage(config, tmp_path / "other")
 
 
-def test_a_tokenizer_is_made_again_where_histories_have_changed(folder, tmp_path):
-    config, workdir = config_of(folder, seed=3), tmp_path / "run"
-    pmat = {"steps": 2, "width": 16, "candidates": 4, "batch_size": 2, "hidden": 8}
-    config.update_from_flattened_dict({f"tokenizer.{name}": value for name, value in pmat.items()})
-    config.update_from_flattened_dict({"quantize.digits": 2, "train.max_length": 4})
+def small_pmat(folder):
+    config = config_of(folder, seed=3, **{"quantize.digits": 2, "train.max_length": 4})
+    sizes = {"steps": 2, "width": 16, "candidates": 4, "batch_size": 2, "hidden": 8}
+    config.update_from_flattened_dict({f"tokenizer.{name}": size for name, size in sizes.items()})
+    return config
+
+
+def small_codes(folder):
+    return load_config(HDNAG.parent / "baselines" / "gpt2.py", f"folder,source_dir={folder}")
+
+
+@pytest.mark.parametrize(
+    ("make_config", "stage", "kind"),
+    [
+        (small_codes, static_ids_stage, "static_ids"),
+        pytest.param(small_pmat, tokenize_stage, "tokenizer", marks=pytest.mark.slow),
+    ],
+)
+def test_a_tokenizer_is_made_again_where_histories_have_changed(
+    folder, tmp_path, make_config, stage, kind
+):
+    config, workdir = make_config(folder), tmp_path / "run"
 
     def made():
         raw = stages.data_stage(config, workdir)
         features = stages.features_stage(config, workdir, raw)
-        tokenize_stage(config, workdir, raw, features)
-        manifest = artifacts.check(workdir / "tokenizer", "tokenizer")
+        stage(config, workdir, raw, features)
+        manifest = artifacts.check(workdir / "tokenizer", kind)
         return artifacts.content_hash(workdir / "features"), manifest["inputs"]["data"]
 
     before, again = made(), made()
