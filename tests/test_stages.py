@@ -110,6 +110,7 @@ def test_a_tokenizer_is_made_again_where_histories_have_changed(
         ("report.users", -1),
         ("decode.k", 5),
         ("decode.loss", -0.01),
+        ("decode.recall", 0.0),
         ("seed", -1),
         ("recommender", "hdnga"),
     ],

@@ -116,19 +116,20 @@ def read_table(path: Path, fields: Sequence[str], separator: str = ",") -> dict[
     lines = read_lines(path)
     csv.field_size_limit(LONGEST)
     rows = csv.reader(lines, delimiter=separator, quotechar='"' if separator == "," else None)
-    header = [cell.split(":")[0].strip() for cell in next(rows, [])]
+    try:
+        head = next(rows, [])
+        cells = [(rows.line_num, row) for row in rows if "".join(row).strip()]
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {rows.line_num}: {error}; is there a quotation mark too many?"
+        ) from error
+    header = [cell.split(":")[0].strip() for cell in head]
     for field in fields:
         if field not in header:
             raise InputError(
                 f"{path}: column {field!r} is missing (header has {', '.join(header) or 'nothing'})"
                 "; add it"
             )
-    try:
-        cells = [(rows.line_num, row) for row in rows if "".join(row).strip()]
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {rows.line_num}: {error}; is there a quotation mark too many?"
-        ) from error
     for number, row in cells:
         if len(row) != len(header):
             raise InputError(

@@ -65,6 +65,8 @@ class DecodeConfig:
         least = {"leaf_items": 1, "probes": 0, "leaves": 0, "chunk": 0, "k": LEAST_ITEMS}
         check_least(self, "decode", least | {"rescored": self.k})
         check_share(self, "decode", ("recall", "loss"))
+        if not self.recall:
+            raise InputError("decode.recall=0.0: give more than 0")
 
 
 def check_methods(named: tuple[str, ...], known: tuple[str, ...]) -> None:
