@@ -186,10 +186,8 @@ def fit_cells(
     Returns:
       (f32[C, D] centroids, int32[n] cell of each vector of the sample).
     """
-    if config.kind == "residual":
-        start = kmeans.fit_progressive(sample, cells, config.iterations, config.seed)
-    else:
-        start = kmeans.fit_kmeans(sample[:, None, :], cells, config.iterations, config.seed)[0]
+    fit_start = kmeans.fit_progressive if config.kind == "residual" else kmeans.fit_plain
+    start = fit_start(sample, cells, config.iterations, config.seed)
     capacity = balanced.capacity_of(len(sample), cells, config.balance)
     return balanced.fit_balanced(sample, start, capacity, BALANCED_ITERATIONS)
 

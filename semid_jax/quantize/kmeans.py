@@ -46,6 +46,11 @@ def fit_kmeans(
     return np.asarray(lloyd(sharded, start, sample, iterations))
 
 
+def fit_plain(points: np.ndarray, centroids: int, iterations: int, seed: int) -> np.ndarray:
+    """`fit_kmeans` of whole vectors: f32[n, D] to f32[K, D]."""
+    return fit_kmeans(points[:, None], centroids, iterations, seed)[0]
+
+
 def fit_progressive(points: np.ndarray, centroids: int, iterations: int, seed: int) -> np.ndarray:
     """k-means along the widest axes first, then along twice as many, each from the one before.
 

@@ -133,11 +133,6 @@ def fit(features: ItemFeatures, train_items: np.ndarray, config: RqvaeConfig, se
     return fit_on(side_by_side(features), train_items, config, seed, "RQ-VAE")
 
 
-def _plain(points: np.ndarray, centroids: int, iterations: int, seed: int) -> np.ndarray:
-    """k-means of latents, f32[n, d] to f32[K, d]."""
-    return kmeans.fit_kmeans(points[:, None], centroids, iterations, seed)[0]
-
-
 def fit_on(
     x: np.ndarray, train_items: np.ndarray, config: RqvaeConfig, seed: int, name: str
 ) -> Fused:
@@ -150,7 +145,7 @@ def fit_on(
     # Codebooks start from residual k-means on the latents: random ones are mostly never chosen.
     start = np.asarray(encode(params, x[items]))
     sizes = config.levels, config.codewords
-    codebooks = opq.fit_levels(start, *sizes, 10, seed, fit=_plain)  # training moves them
+    codebooks = opq.fit_levels(start, *sizes, 10, seed, fit=kmeans.fit_plain)  # training moves them
     inner = {**params["params"], "codebooks": jnp.asarray(codebooks)}
 
     def loss(params: Any, data: jax.Array, rows: jax.Array, key: jax.Array) -> Any:

@@ -23,7 +23,7 @@ from semid_jax.models.pmat import Pmat, PmatConfig
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.fit import fit, fit_shared
-from semid_jax.quantize.kmeans import fit_kmeans
+from semid_jax.quantize.kmeans import fit_plain
 from semid_jax.train.readings import (
     Readings,
     fit_threshold,
@@ -102,7 +102,7 @@ def fit_archetypes(
     count = min(count, len(alpha))
     if count > 1:
         points = np.asarray(user_features(jnp.asarray(alpha), jnp.asarray(interest)))
-        centres = fit_kmeans(points[:, None], count, 25, seed)[0]
+        centres = fit_plain(points, count, 25, seed)
         rough = Archetypes(
             centres[:, : alpha.shape[1]] / 2.0,
             centres[:, alpha.shape[1] :] / 0.5,
