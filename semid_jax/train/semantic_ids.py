@@ -102,7 +102,7 @@ def fit_archetypes(
     count = min(count, len(alpha))
     if count > 1:
         points = np.asarray(user_features(jnp.asarray(alpha), jnp.asarray(interest)))
-        centres = fit_plain(points, count, 25, seed)
+        centres = jnp.asarray(fit_plain(points, count, 25, seed))
         rough = Archetypes(
             centres[:, : alpha.shape[1]] / 2.0,
             centres[:, alpha.shape[1] :] / 0.5,
