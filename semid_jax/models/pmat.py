@@ -41,6 +41,9 @@ class PmatConfig:
       own: z takes a vector of the item's own beside what its features say, for items that
         training has. It starts from what is chosen together, at this norm, and is learned like all
         else (three float32[N + 1, D] of memory); 0: items have none.
+      context: z has so many directions more, principal components of the mean state in which an
+        item is chosen (`tokenizers/contexts.py`), and all of its directions are whitened. The gate
+        is then the crowd's for every archetype. 0: z is made of features, and own vectors, alone.
       hold: without a drift a user becomes another archetype only if its squared distance is less
         than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
@@ -64,10 +67,16 @@ class PmatConfig:
     balance: float = 0.05
     pooled: float = 1.0
     own: float = 0.0
+    context: int = 0
     hold: float = 0.5
     quantile: float = 0.98
     margin: float = 0.1
     budget: float = 0.2
+
+    @property
+    def points_width(self) -> int:
+        """Directions of z."""
+        return self.width + self.context
 
 
 def find_owners(counts: np.ndarray) -> np.ndarray:

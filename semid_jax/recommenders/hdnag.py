@@ -149,6 +149,8 @@ def check_settings(config: ConfigDict) -> None:
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
     if sizes.belief and fuse_settings(config):
         raise InputError("model.belief: only PMAT believes something; set model.belief=False")
+    if sizes.belief and config.tokenizer.context:
+        raise InputError("model.belief: asks nothing of contexts; leave tokenizer.context at 0")
     check_tokenizer(config)
 
 
@@ -158,7 +160,9 @@ def check_tokenizer(config: ConfigDict) -> None:
     Raises:
       InputError: names the field and the remedy.
     """
-    check(section(config, "quantize", QuantizeConfig), config.tokenizer.width)
+    pmat = section(config, "tokenizer", PmatConfig)
+    width = pmat.width if fuse_settings(config) else pmat.points_width
+    check(section(config, "quantize", QuantizeConfig), width)
 
 
 def tokenize_stage(

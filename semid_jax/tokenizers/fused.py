@@ -70,9 +70,24 @@ def principal(points: np.ndarray, seen: np.ndarray, width: int) -> np.ndarray:
     Returns:
       float32[n, min(width, d)].
     """
-    mean, axes, values = _axes(points, seen, width)
-    made: np.ndarray = (points - mean) @ axes / np.sqrt(np.maximum(values, 1e-9 * values.max()))
+    mean, turn = whitening(points, seen, width)
+    made: np.ndarray = (points - mean) @ turn
     return made.astype(np.float32)
+
+
+def whitening(points: np.ndarray, seen: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """What is taken from points, and what they are multiplied by, to become `principal` ones.
+
+    Args:
+      points: float32[n, d].
+      seen: bool[n], rows to fit on.
+      width: components kept, fewer where there are fewer.
+
+    Returns:
+      float64[d], and float64[d, min(width, d)].
+    """
+    mean, axes, values = _axes(points, seen, width)
+    return mean, axes / np.sqrt(np.maximum(values, 1e-9 * values.max()))
 
 
 def to_width(points: np.ndarray, train_items: np.ndarray, width: int) -> np.ndarray:

@@ -2,48 +2,36 @@
 
 "Pctx: Tokenizing Personalized Context for Generative Recommendation" (ICLR 2026, 2510.21276),
 sections 3.1 to 3.3: contexts of every occurrence, k-means of them for each item, fused with the
-features and quantised by residual k-means, rare IDs merged. The context encoder is a SASRec with
-DuoRec's contrast of two dropout views (its positives of equal targets are left out). What the
-paper adds to the generator is left out too: other IDs of a history's items in training, and a vote
-of five passes.
+features and quantised by residual k-means, rare IDs merged. What the paper adds to the generator is
+left out: other IDs of a history's items in training, and a vote of five passes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from semid_jax.data.sequences import gather_windows, popularity, split_end, train_mask
-from semid_jax.models.full_softmax import full_softmax_loss
-from semid_jax.models.pmat_losses import contrast
-from semid_jax.models.sasrec import SasRec, SasRecConfig
+from semid_jax.data.sequences import popularity, train_mask
 from semid_jax.quantize import codebook, opq
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import check_codewords
-from semid_jax.tokenizers.fused import Contexts, Fused, principal, side_by_side, train
+from semid_jax.tokenizers.contexts import ContextConfig, read_contexts, sums
+from semid_jax.tokenizers.fused import Contexts, Fused, principal, side_by_side
 from semid_jax.types import Interactions, ItemFeatures
 
 CHUNK = 4096  # occurrences whose distances are made at once
 
 
 @dataclasses.dataclass(frozen=True)
-class PctxConfig:
+class PctxConfig(ContextConfig):
     """Pctx; groups, fusion and merging as the paper has them for Games.
 
     Attributes:
-      width: of contexts (paper: 256).
-      layers: of the context encoder.
-      heads: of its attention.
-      dropout: of the encoder, which makes its two views.
-      max_length: items that a context may reach back.
-      temperature: of the contrast.
-      contrast: its weight.
       groups: T, items are parted in so many groups by how often they occur.
       start: contexts of an item of the rarest group.
       slope: contexts more in each further group.
@@ -54,18 +42,10 @@ class PctxConfig:
       levels: codes of an ID.
       codewords: K of each.
       rare: an ID used in a smaller share of its item's occurrences is merged into its nearest.
-      steps: of the encoder's optimiser.
-      batch_size: windows.
-      lr: at the peak.
+
+    The others are of the encoder of contexts, see `ContextConfig`.
     """
 
-    width: int = 128
-    layers: int = 2
-    heads: int = 2
-    dropout: float = 0.3
-    max_length: int = 20
-    temperature: float = 0.07
-    contrast: float = 0.2
     groups: int = 11
     start: int = 2
     slope: int = 4
@@ -76,9 +56,6 @@ class PctxConfig:
     levels: int = 3
     codewords: int = 256
     rare: float = 0.2
-    steps: int = 2000
-    batch_size: int = 128
-    lr: float = 1e-3
 
     def __post_init__(self) -> None:
         """Refuses codes that do not fit a byte."""
@@ -175,69 +152,6 @@ def count_contexts(counts: np.ndarray, config: PctxConfig) -> np.ndarray:
     return np.concatenate([[1], np.clip(wanted, 1, np.maximum(counts[1:], 1))])
 
 
-def read_contexts(interactions: Interactions, config: PctxConfig, seed: int) -> np.ndarray:
-    """The encoder's state after every interaction, float32[nnz, width]; of items up to it alone."""
-    T, n_items = config.max_length, interactions.n_items
-    sizes = SasRecConfig(config.width, config.layers, config.heads, config.dropout)
-    model = SasRec(sizes, n_items, T)
-    params = jax.jit(model.init)(jax.random.key(seed), None, jnp.zeros((1, 2), jnp.int32))
-
-    def loss(params: Any, data: None, window: jax.Array, key: jax.Array) -> Any:
-        del data
-        inputs, targets = window[:, :-1], window[:, 1:]
-        seeds = jax.random.bits(key, (2, len(window)))
-        items, states = model.apply(params, None, inputs, seeds[0])
-        other = model.apply(params, items, inputs, seeds[1], method="states")
-        bears = (targets > 0).astype(jnp.float32)
-        flat = states.reshape(-1, config.width)
-        total = full_softmax_loss(flat, items, targets.reshape(-1), bears.reshape(-1))
-        next_item = total / jnp.maximum(jnp.sum(bears), 1.0)
-        last = jnp.maximum(jnp.sum(inputs > 0, axis=1) - 1, 0)
-        rows = jnp.arange(len(window))
-        views = contrast(states[rows, last], other[rows, last], config.temperature)
-        total = next_item + config.contrast * views
-        return total, {"next item": next_item, "contrast": views}
-
-    known = split_end(interactions, "train")
-    learners = np.flatnonzero(known >= 2)
-
-    def draw(generator: np.random.Generator, steps: int) -> np.ndarray:
-        users = generator.choice(learners, steps * config.batch_size)
-        slack = np.maximum(known[users] - (T + 1), 0)
-        start = interactions.offsets[users]
-        begin = start + (generator.random(len(users)) * (slack + 1)).astype(np.int64)
-        end = np.minimum(begin + T + 1, start + known[users])
-        windows = gather_windows(interactions.items, begin, end, T + 1)[0]
-        return windows.reshape(steps, config.batch_size, T + 1)
-
-    params = train(loss, params, None, draw, config.steps, config.lr, seed, "Pctx")
-    items = model.apply(params, None, method="items")
-
-    @jax.jit
-    def states(history: jax.Array) -> jax.Array:
-        found: jax.Array = model.apply(params, items, history, method="states")
-        return found
-
-    # Windows overlap by half, so that all but a history's first contexts reach T / 2 items back.
-    half = max(T // 2, 1)
-    out = np.zeros((len(interactions.items), config.width), np.float32)
-    pieces = np.maximum(-(-(interactions.lengths - (T - half)) // half), 1)
-    user = np.repeat(np.arange(interactions.n_users), pieces)
-    number = np.arange(len(user)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    begin = interactions.offsets[user] + number * half
-    end = np.minimum(begin + T, interactions.offsets[user + 1])
-    skip = np.where(number > 0, T - half, 0)
-    size = min(1024, len(user))
-    for at in range(0, len(user), size):
-        rows = np.minimum(np.arange(at, at + size), len(user) - 1)
-        history, lengths = gather_windows(interactions.items, begin[rows], end[rows], T)
-        found = np.asarray(states(history))
-        column = np.arange(T)
-        fresh = (column < lengths[:, None]) & (column >= skip[rows][:, None])
-        out[(begin[rows][:, None] + column)[fresh]] = found[fresh]
-    return out
-
-
 def item_kmeans(
     x: np.ndarray, item: np.ndarray, number: np.ndarray, iterations: int, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -265,16 +179,9 @@ def item_kmeans(
         own = nearest_own(x, item, centroids, first, number)
         size = np.bincount(own, minlength=len(centroids))
         filled = size > 0
-        total = _sums(x, own, len(centroids))
+        total = sums(x, own, len(centroids))
         centroids[filled] = total[filled] / size[filled, None].astype(np.float32)
     return centroids, first
-
-
-def _sums(x: np.ndarray, group: np.ndarray, groups: int) -> np.ndarray:
-    """float32[groups, w], rows of float32[n, w] summed; add.at takes forty times as long."""
-    ones, at = np.ones(len(x), np.float32), np.arange(len(x))
-    total: np.ndarray = scipy.sparse.csr_array((ones, (group, at)), (groups, len(x))) @ x
-    return total
 
 
 def nearest_own(

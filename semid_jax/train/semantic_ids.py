@@ -24,6 +24,8 @@ from semid_jax.quantize.codebook import Codebook
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.fit import fit, fit_shared
 from semid_jax.quantize.kmeans import fit_plain
+from semid_jax.tokenizers.contexts import ContextConfig, choosing_contexts
+from semid_jax.tokenizers.fused import principal, whitening
 from semid_jax.train.readings import (
     Readings,
     fit_threshold,
@@ -124,6 +126,41 @@ def view_items(frozen: Frozen, archetypes: Archetypes) -> np.ndarray:
     )
 
 
+def beside_contexts(
+    frozen: Frozen, crowd: Archetypes, contexts: np.ndarray, train_items: np.ndarray, width: int
+) -> Frozen:
+    """Items whose z has directions of contexts beside its own, each of variance 1 / (D + D_c).
+
+    Whitening turns the directions that a gate stresses, so h takes the crowd's gate first.
+
+    Args:
+      frozen: PMAT's tables.
+      crowd: one archetype.
+      contexts: float32[N + 1, w], see `choosing_contexts`.
+      train_items: bool[N + 1], items that may be seen.
+      width: D_c.
+
+    Returns:
+      The same with h float32[N + 1, M, D + D_c]; an item without a context has that of the mean.
+    """
+    z = view_items(frozen, crowd)[0]
+    mean, turn = whitening(z, train_items, z.shape[1])
+    gated = (1.0 + crowd.gate[0]) * frozen.h
+    own = (gated - jnp.asarray(mean, jnp.float32)) @ jnp.asarray(turn, jnp.float32)
+    known = np.isfinite(contexts).all(axis=1)
+    components = principal(np.nan_to_num(contexts), known, width) * known[:, None]
+    padded = np.pad(components, ((0, 0), (0, width - components.shape[1])))
+    beside = jnp.broadcast_to(jnp.asarray(padded)[:, None], (*own.shape[:2], width))
+    h = jnp.concatenate([own, beside], axis=-1) / np.sqrt(own.shape[-1] + width)
+    return dataclasses.replace(frozen, h=h * frozen.mask[..., None])
+
+
+def ungated(archetypes: Archetypes, width: int) -> Archetypes:
+    """The same archetypes where h has been gated, D' being `width`."""
+    gate = jnp.zeros((len(archetypes.alpha), width))
+    return Archetypes(archetypes.alpha, archetypes.interest, gate)
+
+
 def train_frozen(
     features: ItemFeatures, interactions: Interactions, config: PmatConfig, width: int, seed: int
 ) -> tuple[Pmat, Frozen]:
@@ -135,7 +172,9 @@ def train_frozen(
 
 def of_vectors(config: PmatConfig) -> PmatConfig:
     """What PMAT's settings come to where the items' vectors are given: nobody is asked anything."""
-    return dataclasses.replace(config, archetypes=1, uniform=True, gated=False, own=0.0, steps=0)
+    return dataclasses.replace(
+        config, archetypes=1, uniform=True, gated=False, own=0.0, context=0, steps=0
+    )
 
 
 def make_tokenizer(
@@ -175,14 +214,18 @@ def make_tokenizer(
     if config.uniform:
         alpha = np.full_like(alpha, 1 / alpha.shape[1])
     archetypes = fit_archetypes(module, frozen, alpha, interest, config.archetypes, seed)
-    points = view_items(frozen, archetypes)
+    crowd = fit_archetypes(module, frozen, alpha, interest, 1, seed)
     known_items = train_items(interactions)
+    if config.context:
+        contexts = choosing_contexts(interactions, ContextConfig(), seed)
+        frozen = beside_contexts(frozen, crowd, contexts, known_items, config.context)
+        archetypes, crowd = (ungated(of, config.points_width) for of in (archetypes, crowd))
+    points = view_items(frozen, archetypes)
     quantize = dataclasses.replace(quantize, seed=quantize.seed + seed)
     book, coarse, fine = fit(points, known_items, quantize)
     shared = None
     if quantize.shared:
-        crowd = view_items(frozen, fit_archetypes(module, frozen, alpha, interest, 1, seed))[0]
-        shared, digits = fit_shared(crowd, known_items, quantize)
+        shared, digits = fit_shared(view_items(frozen, crowd)[0], known_items, quantize)
         digits = np.broadcast_to(digits, (*fine.shape[:2], quantize.shared))
         fine = np.concatenate([fine, digits], axis=-1)
     if fused is not None:  # nobody was asked what they care for
