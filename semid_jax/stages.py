@@ -47,7 +47,7 @@ CHECKS = {
     **dict.fromkeys(dense.MODELS, dense.check_settings),
     **dict.fromkeys(autoregressive.MODELS, autoregressive.check_settings),
     "decode_speed": decode_speed.check_settings,
-    "update_speed": hdnag.check_tokenizer,
+    "update_speed": update_speed.check_settings,
 }
 BENCHMARKS = {"decode_speed": decode_speed.run, "update_speed": update_speed.run}
 # May differ between two runs in one workdir.

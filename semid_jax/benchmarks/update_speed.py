@@ -30,7 +30,7 @@ from semid_jax.models.fusion import fuse
 from semid_jax.models.pmat import Pmat, find_owners
 from semid_jax.quantize import codebook
 from semid_jax.recommenders.common import section
-from semid_jax.recommenders.hdnag import tokenize_stage
+from semid_jax.recommenders.hdnag import check_tokenizer, tokenize_stage
 from semid_jax.report.readme import UPDATE_COLUMNS
 from semid_jax.report.tables import text_table
 from semid_jax.train.semantic_ids import Tokenizer
@@ -56,6 +56,17 @@ class UpdateSpeedConfig:
     batches: tuple[int, ...] = (1, 256)
     seconds: float = 5.0
     catalogue_users: int = 1
+
+
+def check_settings(config: ConfigDict) -> None:
+    """Refuses what cannot be timed.
+
+    Raises:
+      InputError: names the field and the remedy.
+    """
+    check_tokenizer(config)
+    if config.tokenizer.context:
+        raise InputError("tokenizer.context: items are encoded from features here; leave it at 0")
 
 
 def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatures) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from semid_jax.models.encoders import Refiner, unit
 from semid_jax.models.fusion import ask, fuse
 from semid_jax.models.perceiver import Latents, Preference, Prior, fit_latents, simplex
+from semid_jax.settings import check_least, check_share
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,14 @@ class PmatConfig:
     quantile: float = 0.98
     margin: float = 0.1
     budget: float = 0.2
+
+    def __post_init__(self) -> None:
+        """Refuses sizes and shares that cannot be."""
+        sizes = "width", "hidden", "archetypes", "tastes", "window"
+        of_steps = "batch_size", "positions", "candidates"
+        least = {"context": 0, "steps": 0, **dict.fromkeys((*sizes, *of_steps), 1)}
+        check_least(self, "tokenizer", least)
+        check_share(self, "tokenizer", ("hold", "quantile", "margin", "budget"))
 
     @property
     def points_width(self) -> int:
