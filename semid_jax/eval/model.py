@@ -251,7 +251,8 @@ def dense_query(
     asked += call(method=Generator.likeness_of_z) * tastes.interest
     gate = 1.0 + model.views.archetypes.gate[row]
     liked = call(method=Generator.likeness_by)[:, None] * tastes.by_modality
-    asked = jnp.broadcast_to((gate * asked)[:, None], liked.shape)
+    asked = gate * asked
+    asked = jnp.broadcast_to(asked[:, None], (*liked.shape[:2], asked.shape[-1]))
     content = jnp.concatenate([asked, liked], axis=-1)
     return DenseQuery(state, content, alpha, history)
 
