@@ -96,6 +96,9 @@ def test_z_is_white_and_has_contexts_beside_it(world):
     np.testing.assert_allclose(np.cov(seen[0, known[1:]].T[16:]), np.eye(8) / 24, atol=2e-3)
     np.testing.assert_allclose(seen[0, :, 16:], seen[1, :, 16:], atol=1e-6)
     assert (seen[:, 4, 16:] == 0).all()  # item 5 has no context
+    # Tastes ask of z what they asked before, but for a number that is the same for all items.
+    asked = np.asarray(frozen.table) @ z[0, 1:].T - np.asarray(found.table) @ seen[0].T
+    assert np.ptp(asked[..., known[1:]], axis=-1).max() < 2e-3 * np.abs(frozen.table).max()
     assert module.config.points_width == seen.shape[-1]
 
 
@@ -119,8 +122,8 @@ def test_archetypes_differ_in_features_and_a_tokenizer_is_kept_whole(world, monk
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.belief": True}, "model.belief: asks nothing of contexts"),
         ({"tokenizer.context": 50}, "quantize.digits: 16 does not divide the model width 178"),
+        ({"tokenizer.context": -1}, r"tokenizer.context=-1: give 0 or more"),
     ],
 )
 def test_settings_that_do_not_go_with_contexts_are_refused(changes, message):

@@ -31,7 +31,7 @@ class PmatConfig:
       gated: an interest stresses directions of z; False is an ablation.
       tastes: K, latents of the perceiver per modality.
       window: W, the short-term memory.
-      steps: training steps.
+      steps: training steps, and those of contexts.
       batch_size: users per step.
       positions: positions of a history that bear loss in a step.
       candidates: items that the true next item is told from.

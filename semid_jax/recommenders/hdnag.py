@@ -149,8 +149,6 @@ def check_settings(config: ConfigDict) -> None:
         raise InputError("model.normalised: the searches compute S1; set validate_only=True")
     if sizes.belief and fuse_settings(config):
         raise InputError("model.belief: only PMAT believes something; set model.belief=False")
-    if sizes.belief and config.tokenizer.context:
-        raise InputError("model.belief: asks nothing of contexts; leave tokenizer.context at 0")
     check_tokenizer(config)
 
 

@@ -70,8 +70,7 @@ class Tokenizer:
     def views(self) -> ItemViews:
         """What it takes to see any item as any archetype does, and what users then ask for."""
         of = self.frozen
-        table = self.module.apply(of.params, of.latents.taste, method=Pmat.table)
-        return ItemViews(of.e, of.h, of.mask, self.archetypes, table)
+        return ItemViews(of.e, of.h, of.mask, self.archetypes, of.table)
 
     @property
     def reads_users(self) -> bool:
@@ -141,7 +140,8 @@ def beside_contexts(
       width: D_c.
 
     Returns:
-      The same with h float32[N + 1, M, D + D_c]; an item without a context has that of the mean.
+      The same with h float32[N + 1, M, D + D_c], an item without a context having that of the
+      mean, and a table float32[M, K, D + D_c] that asks of z what it did, contexts aside.
     """
     z = view_items(frozen, crowd)[0]
     mean, turn = whitening(z, train_items, z.shape[1])
@@ -151,8 +151,10 @@ def beside_contexts(
     components = principal(np.nan_to_num(contexts), known, width) * known[:, None]
     padded = np.pad(components, ((0, 0), (0, width - components.shape[1])))
     beside = jnp.broadcast_to(jnp.asarray(padded)[:, None], (*own.shape[:2], width))
-    h = jnp.concatenate([own, beside], axis=-1) / np.sqrt(own.shape[-1] + width)
-    return dataclasses.replace(frozen, h=h * frozen.mask[..., None])
+    scale = np.sqrt(own.shape[-1] + width)
+    h = jnp.concatenate([own, beside], axis=-1) / scale * frozen.mask[..., None]
+    table = scale * frozen.table @ jnp.asarray(np.linalg.pinv(turn).T, jnp.float32)
+    return dataclasses.replace(frozen, h=h, table=jnp.pad(table, ((0, 0), (0, 0), (0, width))))
 
 
 def ungated(archetypes: Archetypes, width: int) -> Archetypes:
@@ -217,7 +219,7 @@ def make_tokenizer(
     crowd = fit_archetypes(module, frozen, alpha, interest, 1, seed)
     known_items = train_items(interactions)
     if config.context:
-        contexts = choosing_contexts(interactions, ContextConfig(), seed)
+        contexts = choosing_contexts(interactions, ContextConfig(steps=config.steps), seed)
         frozen = beside_contexts(frozen, crowd, contexts, known_items, config.context)
         archetypes, crowd = (ungated(of, config.points_width) for of in (archetypes, crowd))
     points = view_items(frozen, archetypes)

@@ -179,6 +179,7 @@ class Frozen:
       e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
       h: float32[N + 1, M, D], the same as z takes them.
       mask: bool[N + 1, M].
+      table: float32[M, K, D], what the tastes ask of z.
       latents: of the crowd of training interactions.
       readings: float32[N + 1, M, K], what the tastes read in each item.
     """
@@ -187,6 +188,7 @@ class Frozen:
     e: jax.Array
     h: jax.Array
     mask: jax.Array
+    table: jax.Array
     latents: Latents
     readings: jax.Array
 
@@ -220,4 +222,5 @@ def freeze(
     latents = jax.jit(lambda p, *a: module.apply(p, *a, method=Pmat.latents))(params, *some)
     owner = jnp.asarray(find_owners(counts))
     h = jax.jit(functools.partial(module.apply, method=Pmat.refine))(params, e, owner)
-    return Frozen(params, e, h, mask, latents, read_items(latents, e, mask))
+    table = module.apply(params, latents.taste, method=Pmat.table)
+    return Frozen(params, e, h, mask, table, latents, read_items(latents, e, mask))

@@ -39,6 +39,7 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
         "frozen/e": np.asarray(frozen.e),
         "frozen/h": np.asarray(frozen.h),
         "frozen/mask": np.asarray(frozen.mask),
+        "frozen/table": np.asarray(frozen.table),
         "frozen/readings": np.asarray(frozen.readings),
         "archetypes/alpha": np.asarray(archetypes.alpha),
         "archetypes/interest": np.asarray(archetypes.interest),
@@ -72,11 +73,11 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     of_tastes = [name for name in params["params"] if name.startswith("taste_prior_")]
     modalities = tuple(sorted(name.removeprefix("taste_prior_") for name in of_tastes))
     frozen, shared = group("frozen"), group("shared")
-    e, h, mask, readings = (jnp.asarray(frozen[name]) for name in ("e", "h", "mask", "readings"))
+    e, h, mask, table = (jnp.asarray(frozen[name]) for name in ("e", "h", "mask", "table"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
         module=Pmat(modalities, config, len(mask)),
-        frozen=Frozen(params, e, h, mask, latents, readings),
+        frozen=Frozen(params, e, h, mask, table, latents, jnp.asarray(frozen["readings"])),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
         shared=codebook.from_arrays(shared) if shared else None,
