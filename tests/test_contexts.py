@@ -9,6 +9,8 @@ import pytest
 from semid_jax import launch
 from semid_jax.data.sequences import split_end, train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
+from semid_jax.eval.read_sides import read_side
+from semid_jax.eval.updates import coherence
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.fusion import Archetypes
@@ -114,6 +116,8 @@ def test_archetypes_differ_in_features_and_a_tokenizer_is_kept_whole(world, monk
     assert np.abs(np.diff(made.points[..., :16], axis=0)).max() > 1e-3
     assert np.abs(np.diff(made.points[..., 16:], axis=0)).max() < 1e-6
     assert made.views.archetypes.gate.shape == (A, 24)
+    side, _, _ = read_side(made, interactions, "test", 20)
+    assert 0.3 < coherence(made, side) < 1
     again = tokenizer_arrays.from_arrays(tokenizer_arrays.to_arrays(made), PMAT)
     np.testing.assert_array_equal(again.views.h, made.views.h)
     np.testing.assert_array_equal(again.points, made.points)
