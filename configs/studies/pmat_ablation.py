@@ -54,6 +54,7 @@ CHANGES: dict[str, Settings] = {
     "no consistency": {"tokenizer.consistency": 0},
     "no pooled loss": {"tokenizer.pooled": 0},
     "own vectors": {"tokenizer.own": 1},
+    "contexts": {"tokenizer.context": 64},
     "no pooled loss and A = 1": {"tokenizer.pooled": 0, "tokenizer.archetypes": 1},
     **{f"W = {w}": {"tokenizer.window": w} for w in (5, 20)},
     "always the nearest archetype": {"tokenizer.hold": 1.0},
