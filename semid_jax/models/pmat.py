@@ -44,7 +44,8 @@ class PmatConfig:
         else (three float32[N + 1, D] of memory); 0: items have none.
       context: z has so many directions more, principal components of the mean state in which an
         item is chosen (`tokenizers/contexts.py`), and all of its directions are whitened. The gate
-        is then the crowd's for every archetype. 0: z is made of features, and own vectors, alone.
+        is then the crowd's for every archetype. They are learned by a softmax over all items, so
+        this is for catalogues of some 10^5. 0: z is made of features, and own vectors, alone.
       hold: without a drift a user becomes another archetype only if its squared distance is less
         than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
