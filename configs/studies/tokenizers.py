@@ -28,12 +28,12 @@ WIDE = f" --config.tokenizer.width={WIDTHS['pctx']}"
 PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
-# Items that are chosen often can have vectors of their own, and z the states that they are chosen
-# in; where behaviour is a modality it says the same (BUILD_NOTES.md).
+# z can have the states that items are chosen in and, where they are chosen often, vectors of their
+# own; where behaviour is a modality it says the same (BUILD_NOTES.md).
+CONTEXT = " --config.tokenizer.context=64"
 OWN = {
-    ("hdnag", "movielens_1m"): (
-        " --config.tokenizer.own=1 --config.tokenizer.steps=2000 --config.tokenizer.context=64"
-    ),
+    ("hdnag", "movielens_1m"): " --config.tokenizer.own=1 --config.tokenizer.steps=2000" + CONTEXT,
+    ("hdnag", "amazon_2014"): CONTEXT,
 }
 MODALITIES: dict[str, tuple[str, ...]] = {
     "movielens_1m": ("image", "text"),
