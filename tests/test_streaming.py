@@ -25,7 +25,7 @@ from semid_jax.types import InputError
 W, T = 5, 12
 CONFIG = PmatConfig(
     width=16, tastes=6, archetypes=4, window=W, steps=8, batch_size=8, positions=4,
-    candidates=64, budget=0.3, own=0.5,
+    candidates=64, budget=0.3, own=0.5, context=8,
 )  # fmt: skip
 BOOK = QuantizeConfig(digits=6, shared=2, codewords=8, iterations=3, rotation_iterations=1)
 
@@ -42,6 +42,16 @@ def world():
     assert readings.fired.sum() > 5
     tokenizer = dataclasses.replace(tokenizer, threshold=np.asarray(threshold), readings=readings)
     return tokenizer, interactions
+
+
+def test_archetypes_differ_in_features_and_share_contexts(world):
+    tokenizer, _ = world
+    A = len(tokenizer.coarse)
+    assert A > 1
+    assert tokenizer.points.shape == (A, 81, 24)
+    assert tokenizer.fine.shape == (A, 81, 6)
+    assert np.abs(np.diff(tokenizer.points[..., :16], axis=0)).max() > 1e-3
+    assert np.abs(np.diff(tokenizer.points[..., 16:], axis=0)).max() < 1e-6
 
 
 def play(tokenizer, interactions, end):
@@ -244,12 +254,13 @@ def test_the_more_may_move_the_more_does(world):
 def test_ablations_switch_off_what_they_name():
     raw = generate(SyntheticConfig(n_users=60, n_items=80, topics=4))
     features, _ = fit_transform(raw.catalogue, train_items(raw.interactions), FeaturesConfig())
-    config = dataclasses.replace(CONFIG, uniform=True, gated=False)
+    whole = dataclasses.replace(CONFIG, context=0)
+    config = dataclasses.replace(whole, uniform=True, gated=False)
     plain = make_tokenizer(features, raw.interactions, config, BOOK, T, 0)
     M = len(features.modalities)
     for alpha in (plain.readings.alpha, plain.readings.alpha_short, plain.archetypes.alpha):
         np.testing.assert_allclose(alpha, 1 / M, rtol=1e-6)
     np.testing.assert_array_equal(plain.archetypes.gate, 0)
-    personal = make_tokenizer(features, raw.interactions, CONFIG, BOOK, T, 0)
+    personal = make_tokenizer(features, raw.interactions, whole, BOOK, T, 0)
     assert np.std(personal.readings.alpha) > 0.01
     assert np.abs(personal.archetypes.gate).max() > 0
