@@ -22,7 +22,7 @@ from semid_jax.quantize import codebook
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.static import StaticIds, native_ids, residual_codes
 from semid_jax.tokenizers import fusid, mmq, mql4grec, pctx, rqvae
-from semid_jax.tokenizers.fused import side_by_side, to_width
+from semid_jax.tokenizers.fused import principal, side_by_side, to_width
 from semid_jax.tokenizers.registry import METHODS, method_of
 from semid_jax.train.semantic_ids import make_tokenizer
 from semid_jax.types import InputError
@@ -270,6 +270,16 @@ def test_vectors_of_any_width_become_those_of_the_generator():
     np.testing.assert_allclose(
         narrow[1:] / narrow[1, 0], wide[1:, :2] / wide[1, 0], rtol=1e-3, atol=1e-4
     )
+
+
+def test_what_does_not_vary_is_not_blown_up():
+    rng = np.random.default_rng(4)
+    points = np.zeros((60, 5), "f")
+    points[:, :3] = rng.normal(size=(60, 3)) * [3, 1, 0.01]
+    points[50:, 3] = 1.0  # only items that were not seen have it
+    made = principal(points, np.arange(60) < 50, 5)
+    np.testing.assert_allclose(np.cov(made[:50, :3].T), np.eye(3), atol=1e-3)
+    np.testing.assert_array_equal(made[:, 3:], 0)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ section 3.1). It learns from the train parts of histories.
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from tqdm import tqdm
 
 from semid_jax.data.sequences import gather_windows, split_end
 from semid_jax.models.full_softmax import full_softmax_loss
@@ -175,7 +177,8 @@ def _states(
     end = np.minimum(begin + T, interactions.offsets[user] + lengths[user])
     skip = np.where(number > 0, T - half, 0)
     size, column = min(READ, len(user)), np.arange(T)
-    for at in range(0, len(user), size):
+    starts = range(0, len(user), size)
+    for at in tqdm(starts, desc="contexts read", unit="batch", file=sys.stderr, mininterval=2.0):
         piece = np.arange(at, min(at + size, len(user)))
         rows = np.resize(piece, size)  # one shape, so one program
         history, filled = gather_windows(interactions.items, begin[rows], end[rows], T)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from semid_jax.quantize.codebook import Codebook
 from semid_jax.types import ItemFeatures
 
+LEAST_VARIANCE = 1e-7  # of a component, as a share of the widest one's
 SCAN = 50  # steps of one call: a step is short, and a call costs as much
 
 
@@ -60,7 +61,7 @@ def side_by_side(features: ItemFeatures) -> np.ndarray:
 
 
 def principal(points: np.ndarray, seen: np.ndarray, width: int) -> np.ndarray:
-    """Principal components, each of variance one (whitened).
+    """Principal components, each of variance one (whitened); zero where the points do not vary.
 
     Args:
       points: float32[n, d].
@@ -87,7 +88,9 @@ def whitening(points: np.ndarray, seen: np.ndarray, width: int) -> tuple[np.ndar
       float64[d], and float64[d, min(width, d)].
     """
     mean, axes, values = _axes(points, seen, width)
-    return mean, axes / np.sqrt(np.maximum(values, 1e-9 * values.max()))
+    # What varies only by rounding, or only in items that were not seen, would be blown up.
+    varies = values > LEAST_VARIANCE * values.max()
+    return mean, axes * np.where(varies, 1 / np.sqrt(np.where(varies, values, 1.0)), 0.0)
 
 
 def to_width(points: np.ndarray, train_items: np.ndarray, width: int) -> np.ndarray:
