@@ -29,7 +29,7 @@ PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
 # z can have the states that items are chosen in and, where they are chosen often, vectors of their
-# own; where behaviour is a modality it says the same (BUILD_NOTES.md).
+# own (BUILD_NOTES.md). Where behaviour is a modality it takes the place of both.
 CONTEXT = " --config.tokenizer.context=64"
 OWN = {
     ("hdnag", "movielens_1m"): " --config.tokenizer.own=1 --config.tokenizer.steps=2000" + CONTEXT,
