@@ -13,6 +13,7 @@ from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
 from semid_jax.models.fusion import Archetypes
 from semid_jax.models.pmat import PmatConfig
+from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.recommenders.hdnag import check_settings
 from semid_jax.tokenizers import contexts
 from semid_jax.train import semantic_ids
@@ -105,6 +106,27 @@ def test_z_is_white_and_has_contexts_beside_it(world):
     asked = np.asarray(frozen.table) @ z[0, 1:].T - np.asarray(found.table) @ seen[0].T
     assert np.ptp(asked[..., known[1:]], axis=-1).max() < 2e-3 * np.abs(frozen.table).max()
     assert module.config.points_width == seen.shape[-1]
+
+
+def test_vectors_that_are_given_have_contexts_beside_them_too(world):
+    features, interactions = world
+    known = train_items(interactions)
+    given = np.random.default_rng(0).normal(size=(121, 16)).astype("f")
+    given[0] = 0
+    config = dataclasses.replace(PMAT, context_steps=20)
+    book = QuantizeConfig(digits=4, codewords=8, iterations=3, rotation_iterations=1)
+    made = semantic_ids.make_tokenizer(features, interactions, config, book, 12, 0, given)
+    assert made.points.shape == (1, 121, 24)
+    own, context = made.points[0, known, :16], made.points[0, :, 16:]
+    np.testing.assert_allclose(np.cov(own.T), np.eye(16) / 24, atol=1e-4)
+    affine = np.c_[given[known], np.ones(known.sum())]
+    left = own - affine @ np.linalg.lstsq(affine, own, rcond=None)[0]
+    assert np.abs(left).max() < 1e-4
+    settings = contexts.ContextConfig(steps=20)
+    met = np.isfinite(contexts.choosing_contexts(interactions, settings, 0)).all(axis=1)
+    np.testing.assert_allclose(np.cov(context[met].T), np.eye(8) / 24, atol=1e-4)
+    assert (context[~met] == 0).all()
+    assert not made.readings.fired.any()
 
 
 @pytest.mark.parametrize(

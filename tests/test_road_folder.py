@@ -16,7 +16,7 @@ from semid_jax import launch as launcher
 SMALL = [
     "--config.tokenizer.steps=8", "--config.tokenizer.width=16",
     "--config.tokenizer.archetypes=2", "--config.tokenizer.candidates=32",
-    "--config.tokenizer.context=8",
+    "--config.tokenizer.context=8", "--config.tokenizer.context_steps=8",
     "--config.quantize.digits=4", "--config.quantize.codewords=16",
     "--config.quantize.iterations=3", "--config.quantize.rotation_iterations=1",
     "--config.model.width=16", "--config.model.layers=1",

@@ -25,7 +25,7 @@ from semid_jax.types import InputError
 W, T = 5, 12
 CONFIG = PmatConfig(
     width=16, tastes=6, archetypes=4, window=W, steps=8, batch_size=8, positions=4,
-    candidates=64, budget=0.3, own=0.5, context=8,
+    candidates=64, budget=0.3, own=0.5, context=8, context_steps=8,
 )  # fmt: skip
 BOOK = QuantizeConfig(digits=6, shared=2, codewords=8, iterations=3, rotation_iterations=1)
 

@@ -29,7 +29,8 @@ PERSONAL = "--config.tokenizer.archetypes=8 --config.quantize.shared=8"
 # Windows that share an archetype: long ones are many positions, and a batch has few.
 GROUPS = {"movielens_1m": " --config.train.group=8", "amazon_2014": ""}
 # z can have the states that items are chosen in and, where they are chosen often, vectors of their
-# own (BUILD_NOTES.md). Where behaviour is a modality it takes the place of both.
+# own (BUILD_NOTES.md). Where behaviour is a modality it takes the place of both. FusID, the best of
+# the others without them, has a row with contexts, which tells the fusion's share from theirs.
 CONTEXT = " --config.tokenizer.context=64"
 OWN = {
     ("hdnag", "movielens_1m"): " --config.tokenizer.own=1 --config.tokenizer.steps=2000" + CONTEXT,
@@ -71,6 +72,8 @@ def get_config(arg: str = "hdnag:movielens_1m") -> ConfigDict:
         own = OWN.get((generator, name), "")
         others = OTHERS | {"Pctx": OTHERS["Pctx"] + WIDE}
         rows = {"PMAT": PERSONAL + GROUPS[name] + own, "PMAT with A = 1": own, **others}
+    if generator == "hdnag":
+        rows["FusID with contexts"] = OTHERS["FusID"] + CONTEXT
     alone = MODALITIES[name]
     if generator == "behaviour":
         together = f'--config.features.modalities="{("behaviour", *alone)}"'

@@ -31,7 +31,7 @@ class PmatConfig:
       gated: an interest stresses directions of z; False is an ablation.
       tastes: K, latents of the perceiver per modality.
       window: W, the short-term memory.
-      steps: training steps, and those of contexts.
+      steps: training steps.
       batch_size: users per step.
       positions: positions of a history that bear loss in a step.
       candidates: items that the true next item is told from.
@@ -46,6 +46,8 @@ class PmatConfig:
         item is chosen (`tokenizers/contexts.py`), and all of its directions are whitened. The gate
         is then the crowd's for every archetype. They are learned by a softmax over all items, so
         this is for catalogues of some 10^5. 0: z is made of features, and own vectors, alone.
+        Vectors of another tokenizer may have them too.
+      context_steps: training steps of what contexts are read from.
       hold: without a drift a user becomes another archetype only if its squared distance is less
         than this share of the one's so far.
       quantile: share of drift-free histories that lie below the drift threshold.
@@ -70,6 +72,7 @@ class PmatConfig:
     pooled: float = 1.0
     own: float = 0.0
     context: int = 0
+    context_steps: int = 2000
     hold: float = 0.5
     quantile: float = 0.98
     margin: float = 0.1
@@ -79,7 +82,8 @@ class PmatConfig:
         """Refuses sizes and shares that cannot be."""
         sizes = "width", "hidden", "archetypes", "tastes", "window"
         of_steps = "batch_size", "positions", "candidates"
-        least = {"context": 0, "steps": 0, **dict.fromkeys((*sizes, *of_steps), 1)}
+        from_zero = "context", "context_steps", "steps"
+        least = dict.fromkeys(from_zero, 0) | dict.fromkeys((*sizes, *of_steps), 1)
         check_least(self, "tokenizer", least)
         check_share(self, "tokenizer", ("hold", "quantile", "margin", "budget"))
 

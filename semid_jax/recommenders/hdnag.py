@@ -159,8 +159,7 @@ def check_tokenizer(config: ConfigDict) -> None:
       InputError: names the field and the remedy.
     """
     pmat = section(config, "tokenizer", PmatConfig)
-    width = pmat.width if fuse_settings(config) else pmat.points_width
-    check(section(config, "quantize", QuantizeConfig), width)
+    check(section(config, "quantize", QuantizeConfig), pmat.points_width)
 
 
 def tokenize_stage(

@@ -174,9 +174,7 @@ def train_frozen(
 
 def of_vectors(config: PmatConfig) -> PmatConfig:
     """What PMAT's settings come to where the items' vectors are given: nobody is asked anything."""
-    return dataclasses.replace(
-        config, archetypes=1, uniform=True, gated=False, own=0.0, context=0, steps=0
-    )
+    return dataclasses.replace(config, archetypes=1, uniform=True, gated=False, own=0.0, steps=0)
 
 
 def make_tokenizer(
@@ -191,7 +189,8 @@ def make_tokenizer(
     """The whole tokenize stage; everything is fitted on the train part.
 
     Where the items' vectors are given, PMAT is not trained: every user has the same weights and
-    sees the same items, and only what is quantised differs from the static tokenizer.
+    sees the same items, and only what is quantised differs from the static tokenizer. They have
+    contexts beside them where PMAT's would.
 
     Args:
       features: normalised features.
@@ -219,7 +218,7 @@ def make_tokenizer(
     crowd = fit_archetypes(module, frozen, alpha, interest, 1, seed)
     known_items = train_items(interactions)
     if config.context:
-        contexts = choosing_contexts(interactions, ContextConfig(steps=config.steps), seed)
+        contexts = choosing_contexts(interactions, ContextConfig(steps=config.context_steps), seed)
         frozen = beside_contexts(frozen, crowd, contexts, known_items, config.context)
         archetypes, crowd = (ungated(of, config.points_width) for of in (archetypes, crowd))
     points = view_items(frozen, archetypes)
