@@ -26,6 +26,7 @@ from semid_jax.models.gpt2 import Gpt2Config
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.recommenders import autoregressive
 from semid_jax.recommenders.common import fit, make_batches, validation_users
+from semid_jax.turns import turns_by_length
 from semid_jax.types import ItemFeatures
 
 TABLES = 2  # first levels of `ar_static` that are dense, as in STATIC
@@ -84,10 +85,11 @@ def autoregressive_rows(
             ndcg = accuracy(trie, test, beam)
         k = min(config.decode.k, beam)
         for batch in settings.batches:
-            timing, compiled = time_generator(known, trie, codes, test, batch, beam, k, settings)
+            history = test.history[np.linspace(0, len(test) - 1, batch, dtype=int)]
+            timing, compiled = time_generator(known, trie, codes, history, beam, k, settings)
             sizes = generator.model.config
-            # Of a history the last block leaves keys and values only.
-            read, written = batch * width * length, batch * beam * (length - 1)
+            # Of a history the last block leaves keys and values only; padding is none of it.
+            read, written = int((history > 0).sum()) * length, batch * beam * (length - 1)
             work = trunk_work(read, sizes.width, sizes.layers - 1 + 1 / 6)
             work += trunk_work(written, sizes.width, sizes.layers)
             rows.append(
@@ -132,17 +134,19 @@ def time_generator(
     known: tuple[Any, Any],
     trie: Trie,
     codes: jax.Array,
-    side: Users,
-    batch: int,
+    history: np.ndarray,
     beam: int,
     k: int,
     settings: Any,
 ) -> tuple[Timing, dict[str, float]]:
     """Times reading histories and generating, see `time_compiled`."""
     model, params = known
-    history = jnp.asarray(side.history[np.linspace(0, len(side) - 1, batch, dtype=int)])
 
     def answer(params: Any, trie: Trie, codes: jax.Array, history: jax.Array) -> Any:
-        return generate(model, params, trie, codes, history, beam, k)
+        def serve(history: jax.Array, width: int) -> Any:
+            return generate(model, params, trie, codes, history[:, :width], beam, k)
 
-    return time_compiled(answer, (params, trie, codes), [history], settings.seconds)
+        lengths = jnp.sum(history > 0, axis=1)
+        return turns_by_length(serve, history, lengths, history.shape[1])
+
+    return time_compiled(answer, (params, trie, codes), [jnp.asarray(history)], settings.seconds)

@@ -119,15 +119,15 @@ def _answer(run: Callable[..., Retrieved], model: Model, tables: Tables, *more: 
 
 def some_users(served: Served, batch: int) -> tuple[jax.Array, ...]:
     """Users from all over as `user_query` reads them."""
-    part = served.side.take(np.linspace(0, len(served.side) - 1, batch, dtype=int))
+    part = served.some_side(batch)
     fields = part.coarse, part.fine, part.history, part.archetype, part.belief, part.alpha
     return tuple(jnp.asarray(a) for a in fields)
 
 
 def trunk_floor(served: Served, batch: int, rates: Rates) -> float:
-    """Milliseconds that the trunk's products take at least."""
+    """Milliseconds that the trunk's products take at least, of items alone, not of padding."""
     sizes = served.model.generator.config
-    positions = batch * served.side.history.shape[1]
+    positions = int((served.some_side(batch).history > 0).sum())
     return rates.floor_ms(trunk_work(positions, sizes.width, sizes.layers - 1))
 
 

@@ -91,9 +91,13 @@ class Served:
         """float32[S, F], of users on validation: what a decoder may be fitted to."""
         return some_vectors(self.validation.queries)
 
+    def some_side(self, count: int) -> ReadSide:
+        """Held-out users from all over."""
+        return self.side.take(np.linspace(0, len(self.side) - 1, count, dtype=int))
+
     def some_queries(self, batch: int, count: int) -> list[Any]:
         """A few batches of users from all over."""
-        part = self.side.take(np.linspace(0, len(self.side) - 1, batch * count, dtype=int))
+        part = self.some_side(batch * count)
         made = hdnag_queries(self.model, self.index, part, batch, shows_bar=False)
         return [query for query, _, _ in made]
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from semid_jax.benchmarks.decode_rows import STREAM
 from semid_jax.benchmarks.decoders import Decoder
@@ -35,8 +34,7 @@ def streamed_row(
       seconds: how long to time.
     """
     server = make_server(served, decoder, decode)
-    rows = np.linspace(0, len(served.side) - 1, batch, dtype=int)
-    part = served.side.take(rows)
+    part = served.some_side(batch)
     state = streaming.begin(server.streamer, batch, server.width)
     for items in part.history.T:
         state, _ = streaming.update(server.streamer, state, jnp.asarray(items))

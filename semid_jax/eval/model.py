@@ -20,7 +20,7 @@ from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews, ask, see
 from semid_jax.models.hdnag import Generator, last_interest, query_vector
 from semid_jax.models.trunk import bytes_touched
-from semid_jax.turns import cached_turns
+from semid_jax.turns import cached_turns, turns_by_length
 
 
 @struct.dataclass
@@ -195,7 +195,7 @@ def user_query(
 ) -> Query:
     """What a user asks of the index and, where the model has S2, of the dense term.
 
-    `user_vectors` met with the index's tables.
+    `user_vectors` of users in any order, met with the index's tables.
 
     Args:
       model: with its parameters.
@@ -207,7 +207,13 @@ def user_query(
       belief: float16[B, M, K].
       alpha: float32[B, M], the users' own weights.
     """
-    vectors = user_vectors(model, coarse, fine, history, archetype, belief)
+
+    def read(users: tuple[jax.Array, ...], width: int) -> tuple[Any, ...]:
+        *by_place, archetype, belief = users
+        return user_vectors(model, *(a[:, :width] for a in by_place), archetype, belief)
+
+    of_users, lengths = (coarse, fine, history, archetype, belief), jnp.sum(history > 0, axis=1)
+    vectors = turns_by_length(read, of_users, lengths, history.shape[1])
     return _meet(model, tables, vectors, history, archetype, alpha)
 
 

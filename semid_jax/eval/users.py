@@ -11,6 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from semid_jax.eval.ranking import ranking_metrics
+from semid_jax.turns import widths_of
 
 BATCH = 256  # users of a search
 POSITIONS = 16384  # of a pass of a model: bounds memory at any history length
@@ -67,7 +68,7 @@ def encode_users(
     """Runs a model over all users in batches of bounded memory, few shapes and little padding.
 
     A batch holds neighbours of `side`, so users of like length should lie together. It is padded
-    to a quarter of T, to half of it, or to T.
+    to one of `widths_of` T.
 
     Args:
       side: the users.
@@ -79,8 +80,7 @@ def encode_users(
     Returns:
       The same, [U, ...], in the order of `side`.
     """
-    whole = side.history.shape[1]
-    widths = sorted({-(-whole // 4), -(-whole // 2), whole})
+    widths = widths_of(side.history.shape[1])
     lengths = (side.history > 0).sum(axis=1)
     options = {} if shows_bar else {"disable": True}
     bar = tqdm(total=len(side), desc="users", unit="user", mininterval=2.0, leave=False, **options)
