@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semid_jax.decode.topk import tie_hash, top_k_ties
+from semid_jax.decode.topk import largest, tie_hash, top_k_ties
 
 
 def obvious(scores: np.ndarray, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,6 +32,25 @@ def test_equals_a_sort_by_score_then_hash(levels, shared):
     items = np.stack([rng.permutation(1000)[:200] + 1 for _ in range(6)]).astype(np.int32)
     items = items[0] if shared else items
     for k in (1, 7, 199, 200, 230):
+        got = jax.jit(top_k_ties, static_argnums=2)(jnp.asarray(scores), jnp.asarray(items), k)
+        want = obvious(scores, items, k)
+        np.testing.assert_array_equal(got[0], want[0])
+        np.testing.assert_array_equal(got[1], want[1])
+
+
+@pytest.mark.parametrize("levels", [1, 3, 50, 100_000])
+def test_many_of_long_rows_equal_a_sort_too(levels):
+    rng = np.random.default_rng(levels)
+    scores = rng.integers(0, levels, (11, 7001)).astype(np.float32) - 2
+    scores[rng.random(scores.shape) < 0.1] = -np.inf
+    scores[0], scores[1, 3:], scores[2, 90:] = -np.inf, -np.inf, -np.inf
+    items = rng.permutation(7001).astype(np.int32) + 1
+    for k in (40, 100):
+        found = largest(jnp.asarray(scores), k)
+        np.testing.assert_array_equal(found[0], -np.sort(-scores, axis=1)[:, :k])
+        at_them = np.take_along_axis(scores, np.asarray(found[1]), axis=1)
+        there = np.isfinite(found[0])
+        np.testing.assert_array_equal(at_them[there], np.asarray(found[0])[there])
         got = jax.jit(top_k_ties, static_argnums=2)(jnp.asarray(scores), jnp.asarray(items), k)
         want = obvious(scores, items, k)
         np.testing.assert_array_equal(got[0], want[0])

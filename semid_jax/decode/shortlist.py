@@ -34,7 +34,7 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """
     B, n = scores.shape
     slots = min(k + int(k * SPARE), n)
-    if B < FEW or jax.default_backend() != "cpu":
+    if not halving_pays(B):
         return _heap(scores, slots)
     groups = n // GROUP
     if groups < 2 * k:
@@ -52,6 +52,11 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     inside = jnp.where(there, jnp.take_along_axis(scores, position, axis=1), -jnp.inf)
     at, filled = _reaching(jax.lax.optimization_barrier(inside), k, slots)
     return jnp.take_along_axis(position, at, axis=1), filled
+
+
+def halving_pays(rows: int) -> bool:
+    """Whether a threshold is found faster than a heap is kept, of so many rows."""
+    return rows >= FEW and jax.default_backend() == "cpu"
 
 
 def _heap(scores: jax.Array, slots: int) -> tuple[jax.Array, jax.Array]:

@@ -10,6 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from semid_jax.decode.shortlist import halving_pays, shortlist
+
+MANY = 32  # of so many of a long row a shortlist is made first: `lax.top_k` keeps them in a heap
+LONG = 64  # times as many: in shorter rows the heap is as fast
+
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
 
@@ -48,7 +53,7 @@ def top_k_ties(
 ) -> tuple[jax.Array, jax.Array]:
     """The k best items per row by (score, tie hash), exact also where a tie straddles rank k.
 
-    The usual case costs one `lax.top_k`. Only where equal scores lie on both sides of rank k, and
+    The usual case costs one `largest`. Only where equal scores lie on both sides of rank k, and
     the wrong ones were taken, is the row's whole order computed by a sort.
 
     Args:
@@ -91,12 +96,30 @@ def _order(scores: jax.Array, items: jax.Array) -> tuple[jax.Array, jax.Array]:
     return items, 0.0 - negative
 
 
+def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+    """`lax.top_k` of each row, but that ties may be in any order.
+
+    Args:
+      scores: float32[B, n], n at least k.
+      k: how many.
+
+    Returns:
+      The k largest, falling, and their positions, int32[B, k]; those of -inf may be anyone's.
+    """
+    (B, n), position = scores.shape, None
+    if k >= MANY and n >= LONG * k and halving_pays(B):
+        position, filled = shortlist(scores, k)
+        scores = jnp.where(filled, jnp.take_along_axis(scores, position, axis=1), -jnp.inf)
+    # Without the barrier XLA on CPU merges slices of what is found into its top-k and, no longer
+    # seeing one, sorts the whole row: 30 times slower.
+    best, at = jax.lax.optimization_barrier(jax.lax.top_k(scores, k))
+    return best, at if position is None else jnp.take_along_axis(position, at, axis=1)
+
+
 def _select(scores: jax.Array, items: ItemsAt, k: int) -> tuple[jax.Array, jax.Array]:
     """The k best per row, k < n, in any order: (items [B, k], scores [B, k])."""
     B, n = scores.shape
-    # Without the barrier XLA on CPU merges the slices below into its top-k and, no longer seeing
-    # one, sorts the whole row: 30 times slower.
-    best, position = jax.lax.optimization_barrier(jax.lax.top_k(scores, k + 1))
+    best, position = largest(scores, k + 1)
     last, beyond = best[:, k - 1], best[:, k]
     straddles = (last == beyond) & (last > -jnp.inf)
 
