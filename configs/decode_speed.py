@@ -3,7 +3,7 @@
     python -m semid_jax.launch --config=configs/decode_speed.py          # an hour on two cores
     python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
     python -m semid_jax.launch --config=configs/decode_speed.py:movielens
-    python -m semid_jax.launch --config=configs/decode_speed.py:beauty   # no item drawn, half an hour
+    python -m semid_jax.launch --config=configs/decode_speed.py:beauty   # as it is, half an hour
     python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
 
 Beauty, or MovieLens-1M, with new items drawn around the real ones (`semid_jax/data/expansion.py`),
