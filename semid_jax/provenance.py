@@ -48,13 +48,10 @@ def revision() -> str:
 
 def machine() -> str:
     """This machine in words: cores, processor, memory, and jax's devices if any is no CPU."""
-    processor = platform.processor() or platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        processor = models[0] if models else processor
-    except OSError:
-        pass
+    lines = _cpuinfo().splitlines()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = models[0] if models else platform.processor() or platform.machine()
+    processor += " with AMX" if has_amx() else ""  # virtual machines of one name differ in it
     words = [f"{len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity")
              else f"{os.cpu_count()} cores", processor]  # fmt: skip
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -66,6 +63,20 @@ def machine() -> str:
     if devices[0].platform != "cpu":
         words.append(f"{len(devices)} x {devices[0].device_kind}")
     return ", ".join(words)
+
+
+@functools.cache
+def has_amx() -> bool:
+    """Whether this CPU multiplies tiles of bfloat16 (Intel's Advanced Matrix Extensions)."""
+    return "amx_bf16" in _cpuinfo().split()
+
+
+def _cpuinfo() -> str:
+    """What Linux says of the processors, "" elsewhere."""
+    try:
+        return Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return ""
 
 
 @functools.cache

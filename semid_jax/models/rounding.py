@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import functools
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 
+from semid_jax.provenance import has_amx
 from semid_jax.types import InputError
 
 PRODUCTS = ("float32", "bfloat16", "auto")
@@ -29,15 +27,6 @@ def product_dtype(name: str) -> jnp.dtype:
         fast = jax.default_backend() != "cpu" or has_amx()
         name = "bfloat16" if fast else "float32"
     return jnp.dtype(name)
-
-
-@functools.cache
-def has_amx() -> bool:
-    """Whether this CPU multiplies tiles of bfloat16 (Intel's Advanced Matrix Extensions)."""
-    try:
-        return "amx_bf16" in Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
 
 
 def dot(a: jax.Array, b: jax.Array, dtype: jnp.dtype) -> jax.Array:
