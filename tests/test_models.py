@@ -30,6 +30,7 @@ from semid_jax.models.hdnag import (
     query_vector,
 )
 from semid_jax.models.hdnag_losses import NEVER, LossConfig, fine_loss, sample_digits
+from semid_jax.models.rows import every_place, items_alone
 from semid_jax.parallel import Parallel
 from semid_jax.train.objective import Codes, hdnag_losses, sample_candidates
 from semid_jax.train.proposal import make_proposal
@@ -114,8 +115,10 @@ def test_what_is_made_of_the_last_item_alone_is_the_same():
     mask, rows, last = history > 0, np.arange(3), np.array([5, 1, 4])
     read = code_vectors(generator, params, coarse[0][history], fine[0][history])
     states = generator.apply(params, read.x, mask, method=Generator.states)
-    found = generator.apply(params, read.x, mask, method=Generator.last)
-    np.testing.assert_allclose(found, states[rows, last], rtol=1e-4, atol=1e-5)
+    packed = items_alone(jnp.asarray(mask), 32)  # more than there are
+    for of in (every_place(jnp.asarray(mask)), packed):
+        found = generator.apply(params, of.pack(read.x), of, method=Generator.last)
+        np.testing.assert_allclose(found, states[rows, last], rtol=1e-4, atol=1e-5)
     z = rng.normal(size=(3, 6, 2, 3)).astype(np.float32)
     wanted = interests(z, 0.7)[rows, last]
     np.testing.assert_allclose(last_interest(z, mask, 0.7), wanted, rtol=1e-5, atol=1e-6)

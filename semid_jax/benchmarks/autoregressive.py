@@ -144,7 +144,7 @@ def time_generator(
 
     def answer(params: Any, trie: Trie, codes: jax.Array, history: jax.Array) -> Any:
         def serve(history: jax.Array, width: int) -> Any:
-            return generate(model, params, trie, codes, history[:, :width], beam, k)
+            return generate(model, params, trie, codes, history[:, :width], beam, k, packed=True)
 
         lengths = jnp.sum(history > 0, axis=1)
         return turns_by_length(serve, history, lengths, history.shape[1])

@@ -23,6 +23,7 @@ from semid_jax.eval.ranking import (
     without_seen,
 )
 from semid_jax.eval.users import Lists, Users, encode_users
+from semid_jax.models.rows import without_padding
 from semid_jax.models.trunk import bytes_touched
 from semid_jax.quantize.static import StaticIds, static_health
 from semid_jax.turns import cached_turns
@@ -31,7 +32,7 @@ from semid_jax.types import ItemFeatures
 POSITIONS = 4096  # of a pass, times codes and hypotheses: less than a pass of items holds
 
 
-@functools.partial(jax.jit, static_argnames=("model", "beam", "k"))
+@functools.partial(jax.jit, static_argnames=("model", "beam", "k", "packed"))
 def generate(
     model: Any,
     params: Any,
@@ -40,6 +41,7 @@ def generate(
     history: jax.Array,
     beam: int,
     k: int,
+    packed: bool = False,
 ) -> Retrieved:
     """Reads histories and generates the codes of the next item.
 
@@ -51,12 +53,16 @@ def generate(
       history: int32[B, T], right padded.
       beam: hypotheses kept.
       k: items returned.
+      packed: whether padding is left out where that pays, see `without_padding`; of `Gpt2` alone,
+        and not worth compiling where users of like lengths are read together anyway.
     """
     sizes, places = model.config, history.shape[1] * codes.shape[1]
 
     def serve(history: jax.Array) -> Retrieved:
-        read = codes[history], history > 0
-        logits, shared, own = model.apply(params, *read, beam, method="start")
+        mask = history > 0
+        start = functools.partial(model.apply, params, codes[history], mask, beam, method="start")
+        started = without_padding(lambda rows: start(rows=rows), mask) if packed else start()
+        logits, shared, own = started
 
         def step(own: Any, code: jax.Array, level: int) -> tuple[jax.Array, Any]:
             found: tuple[jax.Array, Any]

@@ -19,8 +19,7 @@ from semid_jax.eval.users import BATCH, Users, encode_users
 from semid_jax.models.codes import Centroids
 from semid_jax.models.fusion import ItemViews, ask, see
 from semid_jax.models.hdnag import Generator, last_interest, query_vector
-from semid_jax.models.trunk import bytes_touched
-from semid_jax.turns import cached_turns, turns_by_length
+from semid_jax.models.rows import Rows, every_place, without_padding
 
 
 @struct.dataclass
@@ -146,6 +145,7 @@ def user_vectors(
     history: jax.Array,
     archetype: jax.Array,
     belief: jax.Array,
+    rows: Rows | None = None,
 ) -> tuple[jax.Array, jax.Array, Tastes | None]:
     """What is asked for a user: one pass of the trunk, coarse and all fine digits.
 
@@ -156,29 +156,30 @@ def user_vectors(
       history: int32[B, T], right padded; at least one item per row.
       archetype: int32[B].
       belief: float16[B, M, K].
+      rows: the places that are computed; all of them if not given.
 
     Returns:
       The query vector of S1, float32[B, F], see `query_vector`; the state, float32[B, D]; tastes,
       None where S1 is all there is.
     """
     generator, views, mask = model.generator, model.views, history > 0
+    rows = every_place(mask) if rows is None else rows
     call = functools.partial(generator.apply, model.params)
-    z = see(views, archetype[:, None], history)
+    items, sees_as = rows.pack(history), jnp.broadcast_to(archetype[:, None], history.shape)
+    z = see(views, rows.pack(sees_as), items)
     with jax.named_scope("trunk"):
-        x = call(coarse, fine, z, history, method=Generator.read)
-        sizes = generator.config
-        each = bytes_touched(history.shape[1], sizes.width, sizes.heads)
-        last = functools.partial(call, method=Generator.last)
-        state = cached_turns(lambda part: last(*part), (x, mask), each)
+        x = call(rows.pack(coarse), rows.pack(fine), z, items, method=Generator.read)
+        state = call(x, rows, method=Generator.last)
     with jax.named_scope("heads"):
         if generator.config.belief:
             interest = ask(belief, views.archetypes.alpha[archetype], views.table)
         else:
-            interest = last_interest(z, mask, generator.config.fading)
+            interest = last_interest(rows.unpack(z), mask, generator.config.fading)
         query = call(model.centroids, state, interest, method=Generator.query)
         tastes = None
         if generator.has_dense:
-            by_modality = last_interest(views.e[history], mask, generator.config.fading)
+            encoded = rows.unpack(views.e[items])
+            by_modality = last_interest(encoded, mask, generator.config.fading)
             tastes = Tastes(interest, by_modality)
     return query_vector(*query), state, tastes
 
@@ -207,13 +208,8 @@ def user_query(
       belief: float16[B, M, K].
       alpha: float32[B, M], the users' own weights.
     """
-
-    def read(users: tuple[jax.Array, ...], width: int) -> tuple[Any, ...]:
-        *by_place, archetype, belief = users
-        return user_vectors(model, *(a[:, :width] for a in by_place), archetype, belief)
-
-    of_users, lengths = (coarse, fine, history, archetype, belief), jnp.sum(history > 0, axis=1)
-    vectors = turns_by_length(read, of_users, lengths, history.shape[1])
+    read = functools.partial(user_vectors, model, coarse, fine, history, archetype, belief)
+    vectors = without_padding(read, history > 0)
     return _meet(model, tables, vectors, history, archetype, alpha)
 
 

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.models.linear import multiply_each
+from semid_jax.models.rows import Rows, every_place
 from semid_jax.models.trunk import Trunk
 
 
@@ -83,21 +84,25 @@ class Gpt2(nn.Module):
         states = self.trunk(self.embed(codes), seeds)[:, L - 1 : -1]
         return multiply_each(states.reshape(B, rows - 1, L, -1), self.codes)
 
-    def start(self, codes: jax.Array, mask: jax.Array, beam: int) -> tuple[jax.Array, Any, Any]:
+    def start(
+        self, codes: jax.Array, mask: jax.Array, beam: int, rows: Rows | None = None
+    ) -> tuple[jax.Array, Any, Any]:
         """Reads histories, ready to generate.
 
         Args:
           codes: uint8[B, T, L], right padded.
           mask: bool[B, T].
           beam: b, continuations of each.
+          rows: the places that are computed; all of them if not given.
 
         Returns:
           Logits float32[B, K] of the first code; what all continuations of a user share; what each
           has for itself, arrays [B, b, ...].
         """
         B, _, L = codes.shape
+        rows = every_place(mask) if rows is None else rows
         sees = jnp.repeat(mask, L, axis=1)
-        last, past = self.trunk.read(self.embed(codes), sees)
+        last, past = self.trunk.read(self.embed(rows.pack(codes)[None])[0], rows.spread(L))
         end = jnp.sum(sees, axis=1)
         heads = (self.config.heads, self.config.width // self.config.heads)
         blank = jnp.zeros((B, beam, L, *heads))

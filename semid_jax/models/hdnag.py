@@ -48,6 +48,7 @@ import jax.numpy as jnp
 from semid_jax.models.codes import Centroids, CodeTables, CodeVectors, Meaning, meaning
 from semid_jax.models.encoders import unit
 from semid_jax.models.linear import multiply
+from semid_jax.models.rows import Rows
 from semid_jax.models.trunk import Trunk
 from semid_jax.types import InputError
 
@@ -290,17 +291,14 @@ class Generator(nn.Module):
         Returns:
           float32[B, T, D], the state after each item.
         """
-        states: jax.Array = self.trunk(self._padded(vectors, mask), seeds)
+        vectors = self.config.width**0.5 * vectors * mask[..., None]
+        states: jax.Array = self.trunk(vectors, seeds)
         return states
 
-    def last(self, vectors: jax.Array, mask: jax.Array) -> jax.Array:
-        """float32[B, D], the state after the last item of each history, see `states`."""
-        state: jax.Array = self.trunk.last(self._padded(vectors, mask), mask)
+    def last(self, vectors: jax.Array, rows: Rows) -> jax.Array:
+        """float32[B, D], the state after the last item of each history, of its float32[n, D]."""
+        state: jax.Array = self.trunk.last(self.config.width**0.5 * vectors, rows)
         return state
-
-    def _padded(self, vectors: jax.Array, mask: jax.Array) -> jax.Array:
-        """What enters the trunk: float32[B, T, D]."""
-        return self.config.width**0.5 * vectors * mask[..., None]
 
     def query(
         self, centroids: Centroids, states: jax.Array, interest: jax.Array

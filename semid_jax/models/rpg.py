@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from semid_jax.models.chunked import chunk_rows, chunked_loss
 from semid_jax.models.encoders import unit
+from semid_jax.models.rows import every_place
 from semid_jax.models.trunk import Trunk
 
 
@@ -90,7 +91,8 @@ class Rpg(nn.Module):
 
     def last(self, fine: jax.Array, mask: jax.Array) -> jax.Array:
         """float32[B, D], the state after the last item of each history, see `states`."""
-        return self.trunk.last(self._read(fine, mask), mask)
+        rows = every_place(mask)
+        return self.trunk.last(rows.pack(self._read(fine, mask)), rows)
 
     def __call__(
         self, fine: jax.Array, mask: jax.Array, seeds: jax.Array | None = None

@@ -7,6 +7,7 @@ import dataclasses
 import jax
 
 from semid_jax.models.item_vectors import ItemVectors, NextItemModel
+from semid_jax.models.rows import every_place
 from semid_jax.models.trunk import Trunk
 
 
@@ -48,4 +49,5 @@ class SasRec(NextItemModel):
 
     def last(self, items: jax.Array, history: jax.Array) -> jax.Array:
         """See `NextItemModel`."""
-        return self.trunk.last(items[history] * self.config.width**0.5, history > 0)
+        rows = every_place(history > 0)
+        return self.trunk.last(items[rows.pack(history)] * self.config.width**0.5, rows)

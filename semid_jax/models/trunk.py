@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from semid_jax.models.attention import attend
 from semid_jax.models.dropout import dropout
 from semid_jax.models.linear import Dense, multiply
+from semid_jax.models.rows import Rows
 
 # Keys and values of one layer, float[..., S, H, e] each.
 KeyValue = tuple[jax.Array, jax.Array]
@@ -31,9 +33,7 @@ class Block(nn.Module):
         self.up = Dense(4 * D)
         self.down = Dense(D)
 
-    def __call__(
-        self, x: jax.Array, seeds: jax.Array | None, sees: jax.Array
-    ) -> tuple[jax.Array, KeyValue]:
+    def __call__(self, x: jax.Array, seeds: jax.Array | None, sees: jax.Array) -> jax.Array:
         """Maps float[B, T, D] to float[B, T, D]; `sees` bool[.., T, T] says which see which."""
         q, k, v = self._heads(x)
         logits = jnp.einsum("bthe,bshe->bhts", q, k)
@@ -42,39 +42,45 @@ class Block(nn.Module):
         y = self.out(jnp.einsum("bhts,bshe->bthe", weights, v).reshape(x.shape))
         x = x + dropout(y, seeds, self.dropout, self.site + 1)
         y = self._feed_forward(x)
-        return x + dropout(y, seeds, self.dropout, self.site + 2), (k, v)
+        return x + dropout(y, seeds, self.dropout, self.site + 2)
 
-    def last(self, x: jax.Array, at: jax.Array) -> jax.Array:
-        """Of a causal block in evaluation, one place a row: x float[B, T, D], at int32[B].
+    def of_rows(self, x: jax.Array, rows: Rows) -> tuple[jax.Array, KeyValue]:
+        """A causal block in evaluation: float[n, D] to float[n, D], and its keys and values."""
+        q, k, v = self._heads(x)
+        x = x + self.out(attend(q, k, v, rows).reshape(x.shape))
+        return x + self._feed_forward(x), (rows.unpack(k), rows.unpack(v))
+
+    def last(self, x: jax.Array, rows: Rows) -> jax.Array:
+        """Of a causal block in evaluation, the last item of each history: x float[n, D].
 
         Returns:
           float[B, D]; of the other places no query, key or value is made, nor the feed-forward.
         """
-        rows, seen = jnp.arange(len(at)), self.attention_norm(x)
+        normed = self.attention_norm(x)
+        seen = rows.unpack(normed)
         to_q, to_k, to_v = jnp.split(self.qkv.variables["params"]["kernel"], 3, axis=1)
         # A query of each head, zero where the others' parts are: [H, D]. q (W_k x) = (q W_k) x and
         # sum a (W_v x) = W_v (sum a x): products for a row's heads in place of all its places.
         head = jnp.repeat(jnp.eye(self.heads), self.width // self.heads, axis=1)
-        q = (seen[rows, at] @ to_q)[:, None] * head * (self.width // self.heads) ** -0.5
+        q = (rows.pick(normed) @ to_q)[:, None] * head * (self.width // self.heads) ** -0.5
         logits = jnp.einsum("bhd,bsd->bhs", multiply(q, to_k.T), seen)
-        sees = jnp.arange(x.shape[1]) <= at[:, None]
-        weights = jax.nn.softmax(jnp.where(sees[:, None], logits, -1e9), axis=-1)
+        weights = jax.nn.softmax(jnp.where(rows.mask[:, None], logits, -1e9), axis=-1)
         y = multiply(jnp.einsum("bhs,bsd->bhd", weights, seen), to_v)
-        state = x[rows, at] + self.out(jnp.sum(y * head, axis=1))
+        state = rows.pick(x) + self.out(jnp.sum(y * head, axis=1))
         return state + self._feed_forward(state)
 
-    def read(self, x: jax.Array, at: jax.Array) -> tuple[jax.Array, KeyValue]:
+    def read(self, x: jax.Array, rows: Rows) -> tuple[jax.Array, KeyValue]:
         """`last`, and the keys and values of all places, for `extend`."""
         D, e = self.width, self.width // self.heads
-        rows, seen = jnp.arange(len(at)), self.attention_norm(x)
+        seen = self.attention_norm(x)
         kernel = self.qkv.variables["params"]["kernel"]
-        q = multiply(seen[rows, at], kernel[:, :D]).reshape(-1, self.heads, e) * e**-0.5
-        both = multiply(seen, kernel[:, D:]).reshape(*x.shape[:2], 2 * self.heads, e)
-        k, v = jnp.split(both, 2, axis=2)
-        sees = jnp.arange(x.shape[1]) <= at[:, None]
-        logits = jnp.where(sees[:, None], jnp.einsum("bhe,bshe->bhs", q, k), -1e9)
+        q = multiply(rows.pick(seen), kernel[:, :D]).reshape(-1, self.heads, e) * e**-0.5
+        both = multiply(seen, kernel[:, D:]).reshape(-1, 2 * self.heads, e)
+        k, v = jnp.split(rows.unpack(both), 2, axis=2)
+        logits = jnp.einsum("bhe,bshe->bhs", q, k)
+        logits = jnp.where(rows.mask[:, None], logits, -1e9)
         y = jnp.einsum("bhs,bshe->bhe", jax.nn.softmax(logits, axis=-1), v)
-        state = x[rows, at] + self.out(y.reshape(-1, D))
+        state = rows.pick(x) + self.out(y.reshape(-1, D))
         return state + self._feed_forward(state), (k, v)
 
     def extend(
@@ -154,37 +160,34 @@ class Trunk(nn.Module):
         sees = jnp.tril(jnp.ones((T, T), bool)) if mask is None else mask[:, None, None, :]
         x = dropout(self.input_norm(x + self.positions[:T]), seeds, self.dropout, 1)
         for block in self.blocks:
-            x, _ = block(x, seeds, sees)
+            x = block(x, seeds, sees)
         return self.output_norm(x)
 
-    def last(self, x: jax.Array, mask: jax.Array) -> jax.Array:
+    def last(self, x: jax.Array, rows: Rows) -> jax.Array:
         """The state of a causal trunk after the last item of each history, in evaluation.
 
         Args:
-          x: float[B, T, D], right padded.
-          mask: bool[B, T], False on padding.
+          x: float[n, D], of the places that are rows.
+          rows: which those are.
 
         Returns:
           float[B, D], row b of `__call__` at its last item.
         """
-        x, _ = self._below(x)
-        at = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
-        return self.output_norm(self.blocks[-1].last(x, at))
+        x, _ = self._below(x, rows)
+        return self.output_norm(self.blocks[-1].last(x, rows))
 
-    def read(self, x: jax.Array, mask: jax.Array) -> tuple[jax.Array, list[KeyValue]]:
+    def read(self, x: jax.Array, rows: Rows) -> tuple[jax.Array, list[KeyValue]]:
         """`last`, and every layer's keys and values, [B, T, H, e], for `extend`."""
-        x, cache = self._below(x)
-        at = jnp.maximum(jnp.sum(mask, axis=1) - 1, 0)
-        state, key_value = self.blocks[-1].read(x, at)
+        x, cache = self._below(x, rows)
+        state, key_value = self.blocks[-1].read(x, rows)
         return self.output_norm(state), [*cache, key_value]
 
-    def _below(self, x: jax.Array) -> tuple[jax.Array, list[KeyValue]]:
+    def _below(self, x: jax.Array, rows: Rows) -> tuple[jax.Array, list[KeyValue]]:
         """What goes into a causal trunk's last block, in evaluation, and the others' caches."""
-        T, cache = x.shape[1], []
-        sees = jnp.tril(jnp.ones((T, T), bool))
-        x = self.input_norm(x + self.positions[:T])
+        cache = []
+        x = self.input_norm(x + self.positions[rows.times])
         for block in self.blocks[:-1]:
-            x, key_value = block(x, None, sees)
+            x, key_value = block.of_rows(x, rows)
             cache.append(key_value)
         return x, cache
 
