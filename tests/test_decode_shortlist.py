@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semid_jax.decode.shortlist import FEW, GROUP, RUN, SPARE, _count_up_to, shortlist
+from semid_jax.decode.shortlist import FEW, GROUPS, RUN, SPARE, _count_up_to, shortlist
 
 ROWS = 2 * FEW
 
@@ -23,7 +23,7 @@ def expect_best(scores, k):
             assert np.isin(np.flatnonzero(row > finite[k - 1]), at).all()
 
 
-@pytest.mark.parametrize("n", [200, 3000, 2999, 4096 + GROUP - 1])
+@pytest.mark.parametrize("n", [200, 820, 1700, 3000, 2999, 4096 + GROUPS[0] - 1])
 @pytest.mark.parametrize("k", [1, 10, 100])
 def test_the_best_of_random_rows(n, k):
     scores = np.random.default_rng(n + k).normal(size=(ROWS, n)).astype(np.float32)
@@ -34,7 +34,7 @@ def test_the_best_of_random_rows(n, k):
 def test_groups_and_what_is_left_over_at_the_end():
     scores = np.random.default_rng(0).normal(size=(ROWS, 3007)).astype(np.float32)
     scores[0, -20:] += 100.0  # the last group of each and those of one
-    scores[1, 5 :: 3007 // GROUP] += 100.0  # one group alone
+    scores[1, 5 :: 3007 // GROUPS[0]] += 100.0  # one group alone
     scores[2, :40] += 100.0
     expect_best(scores, 20)
 

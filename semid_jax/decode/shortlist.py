@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 
 FEW = 8  # rows: for fewer, the heap is as fast
-GROUP = 16  # positions of a group: with k of 60,000 chosen both rounds look at about as many
+# Positions of a group, the first with which the first round has something to leave out. Of 60,000
+# both rounds look at about as many groups of 16 and members of them.
+GROUPS = (16, 8, 4)
 SPARE = 1 / 64  # of k: so many more may reach the threshold
 HALVINGS = 24  # at most; where ties straddle rank k none is enough, and the heap decides
 RUN = 32  # positions whose ranks are made by one product
@@ -36,15 +38,16 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     slots = min(k + int(k * SPARE), n)
     if not halving_pays(B):
         return _heap(scores, slots)
-    groups = n // GROUP
-    if groups < 2 * k:
+    size = next((size for size in GROUPS if n // size >= 2 * k), 1)
+    if size == 1:
         return _reaching(scores, k, slots)
     # Group w holds w, w + groups, ...; what is left over at the end are groups of one.
-    cut = groups * GROUP
-    largest = jnp.max(scores[:, :cut].reshape(B, GROUP, groups), axis=1)
+    groups = n // size
+    cut = groups * size
+    largest = jnp.max(scores[:, :cut].reshape(B, size, groups), axis=1)
     largest = jax.lax.optimization_barrier(jnp.concatenate([largest, scores[:, cut:]], axis=1))
     chosen, filled = _reaching(largest, k, slots)
-    member = jnp.arange(GROUP)[:, None]
+    member = jnp.arange(size)[:, None]
     alone = chosen[:, None, :] >= groups
     position = jnp.where(alone, cut - groups, member * groups) + chosen[:, None, :]
     there = (filled[:, None, :] & ((member == 0) | ~alone)).reshape(B, -1)

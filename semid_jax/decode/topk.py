@@ -12,8 +12,8 @@ import numpy as np
 
 from semid_jax.decode.shortlist import halving_pays, shortlist
 
-MANY = 32  # of so many of a long row a shortlist is made first: `lax.top_k` keeps them in a heap
-LONG = 64  # times as many: in shorter rows the heap is as fast
+MANY = 64  # of so many a shortlist is made first: `lax.top_k` keeps them in a heap
+LONG = 4  # times as many: in shorter rows the heap is as fast
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -68,12 +68,12 @@ def top_k_ties(
     B, n = scores.shape
     at = items if callable(items) else _in_array(items, B, n)
     if k < n:
-        items, scores = _select(scores, at, k)
+        items, scores = _order_ties(*_select(scores, at, k))
     else:
         items = at(_all_positions(B, n))
         items = jnp.pad(items, ((0, 0), (0, k - n)))
         scores = jnp.pad(scores, ((0, 0), (0, k - n)), constant_values=-jnp.inf)
-    items, scores = _order(scores, items)
+        items, scores = _order(scores, items)
     return jnp.where(scores > -jnp.inf, items, 0), scores
 
 
@@ -94,6 +94,14 @@ def _order(scores: jax.Array, items: jax.Array) -> tuple[jax.Array, jax.Array]:
     keys = (0.0 - scores, tie_hash(items), items)
     negative, _, items = jax.lax.sort(keys, dimension=1, num_keys=2)
     return items, 0.0 - negative
+
+
+def _order_ties(items: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`_order` of rows that fall already: many are sorted again only if two scores of a row tie."""
+    if not halving_pays(len(scores)):
+        return _order(scores, items)
+    ties = (scores[:, 1:] == scores[:, :-1]) & (scores[:, 1:] > -jnp.inf)
+    return jax.lax.cond(jnp.any(ties), lambda: _order(scores, items), lambda: (items, scores))
 
 
 def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
@@ -117,7 +125,7 @@ def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
 
 
 def _select(scores: jax.Array, items: ItemsAt, k: int) -> tuple[jax.Array, jax.Array]:
-    """The k best per row, k < n, in any order: (items [B, k], scores [B, k])."""
+    """The k best per row, k < n, falling, ties in any order: (items [B, k], scores [B, k])."""
     B, n = scores.shape
     best, position = largest(scores, k + 1)
     last, beyond = best[:, k - 1], best[:, k]
