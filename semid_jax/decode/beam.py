@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from semid_jax.decode.retrieved import Retrieved
-from semid_jax.decode.topk import top_k_ties
+from semid_jax.decode.topk import largest, top_k_ties
 from semid_jax.decode.trie import Trie
 
 # (own caches [B, b, ...], codes int32[B, b] of a level, the level) -> (logits float32[B, b, K] of
@@ -102,6 +102,6 @@ def _best(
     """(scores, nodes of the next level, hypotheses they come from), [B, beam] each."""
     short = max(beam - found.shape[1], 0)
     found = jnp.pad(found, ((0, 0), (0, short)), constant_values=-jnp.inf)
-    score, place = jax.lax.top_k(found, beam)
+    score, place = largest(found, beam)
     place = jnp.where(score > -jnp.inf, place, 0)
     return score, jnp.take_along_axis(edge, place, axis=1), place // branching

@@ -12,8 +12,8 @@ import numpy as np
 
 from semid_jax.decode.shortlist import halving_pays, shortlist
 
-MANY = 64  # of so many a shortlist is made first: `lax.top_k` keeps them in a heap
-LONG = 4  # times as many: in shorter rows the heap is as fast
+# `lax.top_k` keeps the best in a heap. Of so many, or of so long rows, a shortlist is made first.
+MANY, LONG = 64, 4096
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -115,7 +115,7 @@ def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
       The k largest, falling, and their positions, int32[B, k]; those of -inf may be anyone's.
     """
     (B, n), position = scores.shape, None
-    if k >= MANY and n >= LONG * k and halving_pays(B):
+    if halving_pays(B) and (n >= LONG or k >= MANY) and n >= 4 * k:
         position, filled = shortlist(scores, k)
         scores = jnp.where(filled, jnp.take_along_axis(scores, position, axis=1), -jnp.inf)
     # Without the barrier XLA on CPU merges slices of what is found into its top-k and, no longer
