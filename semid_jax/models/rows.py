@@ -106,7 +106,8 @@ def without_padding(serve: Callable[[Rows], Any], mask: jax.Array) -> Any:
     """
     if jax.default_backend() != "cpu" or len(mask) <= FEW:
         return serve(every_place(mask))
-    counts = [-(-int(mask.size * share) // SPAN) * SPAN for share in SHARES]
+    rounded = {-(-int(mask.size * share) // SPAN) * SPAN for share in SHARES}
+    counts = sorted(count for count in rounded if count < mask.size)
     programs: list[Callable[[], Any]]
     programs = [lambda n=count: serve(items_alone(mask, n)) for count in counts]  # type: ignore[misc]
     programs.append(lambda: serve(every_place(mask)))
