@@ -108,7 +108,9 @@ def without_padding(serve: Callable[[Rows], Any], mask: jax.Array) -> Any:
         return serve(every_place(mask))
     rounded = {-(-int(mask.size * share) // SPAN) * SPAN for share in SHARES}
     counts = sorted(count for count in rounded if count < mask.size)
-    programs: list[Callable[[], Any]]
-    programs = [lambda n=count: serve(items_alone(mask, n)) for count in counts]  # type: ignore[misc]
-    programs.append(lambda: serve(every_place(mask)))
-    return jax.lax.switch(jnp.searchsorted(jnp.asarray(counts), jnp.sum(mask)), programs)
+
+    def alone(count: int) -> Callable[[], Any]:
+        return lambda: serve(items_alone(mask, count))
+
+    which = jnp.searchsorted(jnp.asarray(counts, jnp.int32), jnp.sum(mask))
+    return jax.lax.switch(which, [*map(alone, counts), lambda: serve(every_place(mask))])
