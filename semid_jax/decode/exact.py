@@ -190,7 +190,7 @@ def scan_catalogue(index: Index, query: Query, k: int, chunk: int, score: Score)
       items, scores and the number of entries scored.
     """
     B = query.vector.shape[0]
-    chunk = chunk or _chunk_of(B) * (LARGER if k >= MANY else 1)
+    chunk = chunk or _chunk_of(B, k)
     empty = (jnp.zeros((B, k), jnp.int32), jnp.full((B, k), -jnp.inf, jnp.float32))
 
     def keep(best: tuple, scores: jax.Array, part: Entries) -> tuple[jax.Array, jax.Array]:
@@ -238,9 +238,10 @@ def _over_entries(index: Index, query: Query, run: Callable[[Entries], Result]) 
     return result
 
 
-def _chunk_of(users: int) -> int:
+def _chunk_of(users: int, chosen: int = 0) -> int:
+    """Entries scored at once for so many users, of whom each chooses so many."""
     if jax.default_backend() == "cpu":
-        return CHUNK
+        return CHUNK * (LARGER if chosen >= MANY else 1)
     return max(SCORES_ACCELERATOR // users, CHUNK)
 
 

@@ -21,7 +21,10 @@ def attend(q: jax.Array, k: jax.Array, v: jax.Array, rows: Rows) -> jax.Array:
     Returns:
       float[n, H, e].
     """
-    return _of_users(q, k, v, rows) if rows.place is None else _of_spans(q, k, v, rows)
+    if rows.place is None:
+        return _of_users(q, k, v, rows)
+    T = rows.mask.shape[1]
+    return _of_spans(q, k, v, rows.place // T, T)
 
 
 def _of_users(q: jax.Array, k: jax.Array, v: jax.Array, rows: Rows) -> jax.Array:
@@ -37,12 +40,11 @@ def _of_users(q: jax.Array, k: jax.Array, v: jax.Array, rows: Rows) -> jax.Array
     return rows.pack(cached_turns(serve, padded, 4 * q.shape[1] * T**2))
 
 
-def _of_spans(q: jax.Array, k: jax.Array, v: jax.Array, rows: Rows) -> jax.Array:
+def _of_spans(q: jax.Array, k: jax.Array, v: jax.Array, user: jax.Array, T: int) -> jax.Array:
     """`attend` where items alone are rows: a row's keys are among the T rows up to it.
 
-    Those of a span of rows are read together, whosever they are.
+    Those of a span of rows are read together, whosever they are; `user` int32[n] says.
     """
-    T, user = rows.mask.shape[1], rows.users
     span = jnp.arange(len(q)).reshape(-1, SPAN)
     near = span[:, :1] + jnp.arange(1 - T, SPAN)
 

@@ -40,12 +40,6 @@ class Rows:
         return jnp.tile(jnp.arange(T), B) if self.place is None else self.place % T
 
     @property
-    def users(self) -> jax.Array:
-        """int32[n], b of each row; any of those behind the last item."""
-        B, T = self.mask.shape
-        return jnp.repeat(jnp.arange(B), T) if self.place is None else self.place // T
-
-    @property
     def lengths(self) -> jax.Array:
         """int32[B], of the histories."""
         return jnp.sum(self.mask, axis=1)
