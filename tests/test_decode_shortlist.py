@@ -4,17 +4,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from semid_jax.decode.shortlist import FEW, GROUPS, RUN, SPARE, _count_up_to, shortlist
+from semid_jax.decode.shortlist import (
+    FEW,
+    GROUPS,
+    RUN,
+    SPARE,
+    _bit_of_rank,
+    _positions,
+    _sum_up_to,
+    shortlist,
+)
 
 ROWS = 2 * FEW
 
 
 def expect_best(scores, k):
     """All that is better than rank k is chosen, nothing twice, and few others."""
-    chosen, filled = map(np.asarray, shortlist(jnp.asarray(scores), k))
+    best, chosen = map(np.asarray, shortlist(jnp.asarray(scores), k))
     assert chosen.shape[1] == min(k + int(k * SPARE), scores.shape[1])
-    for row, at, full in zip(scores, chosen, filled, strict=True):
-        at = at[full]
+    for row, at, found in zip(scores, chosen, best, strict=True):
+        at = at[found > -np.inf]
+        np.testing.assert_array_equal(row[at], found[found > -np.inf])
         assert len(set(at.tolist())) == len(at)
         finite = np.sort(row[row > -np.inf])[::-1]
         assert len(at) >= min(k, len(finite))
@@ -69,12 +79,33 @@ def test_ties_at_rank_k_push_out_nothing_better():
 
 def test_all_are_chosen_where_all_are_asked_for():
     scores = np.random.default_rng(3).normal(size=(ROWS, 64)).astype(np.float32)
-    chosen, filled = shortlist(jnp.asarray(scores), 64)
+    best, chosen = shortlist(jnp.asarray(scores), 64)
     np.testing.assert_array_equal(np.sort(chosen), np.tile(np.arange(64), (ROWS, 1)))
-    assert np.all(filled)
+    np.testing.assert_array_equal(np.sort(best), np.sort(scores))
 
 
 @pytest.mark.parametrize("n", [1, RUN, RUN + 1, RUN**2, 40_003])
 def test_counts_are_those_of_a_running_sum(n):
-    reach = np.random.default_rng(n).random((3, n)) < 0.4
-    np.testing.assert_array_equal(_count_up_to(jnp.asarray(reach)), np.cumsum(reach, axis=1))
+    each = np.random.default_rng(n).integers(0, 9, (3, n)).astype(np.float32)
+    np.testing.assert_array_equal(_sum_up_to(jnp.asarray(each)), np.cumsum(each, axis=1))
+
+
+@pytest.mark.parametrize("n", [1, 31, 32, 33, 1000, 40_003])
+def test_all_that_are_set_have_a_slot(n):
+    reach = np.random.default_rng(n).random((4, n)) < [[0.0], [0.01], [0.5], [1.0]]
+    position, filled = map(np.asarray, _positions(jnp.asarray(reach), n))
+    for row, at, full in zip(reach, position, filled, strict=True):
+        np.testing.assert_array_equal(np.sort(at[full]), np.flatnonzero(row))
+    few, filled = _positions(jnp.asarray(reach), 1)
+    np.testing.assert_array_equal(few, position[:, :1])
+    np.testing.assert_array_equal(np.asarray(filled)[:, 0], reach.any(axis=1))
+
+
+def test_bits_of_a_word():
+    rng = np.random.default_rng(0)
+    words = [0xFFFFFFFF, 0x80000000, 1, *rng.integers(1, 2**32, 20)]
+    for word in map(int, words):
+        places = [i for i in range(32) if word >> i & 1]
+        of_word = jnp.full(len(places), word, jnp.uint32)
+        found = _bit_of_rank(of_word, jnp.arange(len(places), dtype=jnp.int32))
+        np.testing.assert_array_equal(found, places)

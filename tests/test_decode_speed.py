@@ -9,7 +9,8 @@ from semid_jax import launch
 from semid_jax.benchmarks.decode_rows import finish
 from semid_jax.benchmarks.machine import Rates, Work, trunk_work
 from semid_jax.benchmarks.memory import STATUS, measure_peak
-from semid_jax.benchmarks.timing import Timing, times
+from semid_jax.benchmarks.programs import times
+from semid_jax.benchmarks.timing import Timing
 from semid_jax.report.readme import results_markdown
 
 TINY = ["launch", "--config=configs/decode_speed.py:tiny"]

@@ -1,9 +1,8 @@
-"""A row for every decoder: how long its ranked lists take, and what they are worth."""
+"""What is timed of every decoder, and what its ranked lists are worth."""
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,8 +13,8 @@ import numpy as np
 
 from semid_jax.benchmarks.decoders import Decoder
 from semid_jax.benchmarks.machine import Rates, trunk_work
+from semid_jax.benchmarks.programs import Program, time_programs
 from semid_jax.benchmarks.served import Served
-from semid_jax.benchmarks.timing import time_calls, time_compiled, times
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Tables
 from semid_jax.eval.model import Model, ReadSide, user_query
@@ -51,61 +50,33 @@ def spot_check(decoder: Decoder, exact: Decoder, queries: Sequence[Any]) -> dict
     }
 
 
-def time_decoders(
+def decoder_programs(
     decoders: Sequence[Decoder],
     queries: Sequence[Any],
     worth: Mapping[str, dict[str, float]],
     rates: Rates,
-    seconds: float,
-) -> list[dict[str, Any]]:
-    """Times those that take so many users.
+) -> list[Program]:
+    """Those decoders that take so many users, on queries that are already made.
 
     Args:
       decoders: the exact one first.
       queries: batches of users.
       worth: name -> accuracy; of a decoder that is not there a few queries tell.
       rates: of the machine.
-      seconds: how long to time each.
     """
-    rows = []
+    users, made = len(queries[0].archetype), []
     for decoder in decoders:
-        users = len(queries[0].archetype)
         if decoder.most is not None and decoder.most < users:
             continue
         own = worth.get(decoder.name, {})
         if not own or users < decoder.least:
             own = own | spot_check(decoder, decoders[0], queries)
-        row = time_decoder(decoder, queries, own, rates, seconds)
-        rows.append({**row, "build_s": decoder.build_s, **own})
-    return rows
-
-
-def time_decoder(
-    decoder: Decoder,
-    queries: Sequence[Any],
-    worth: dict[str, float],
-    rates: Rates,
-    seconds: float,
-) -> dict[str, Any]:
-    """Times a decoder on queries that are already made.
-
-    Args:
-      decoder: which.
-      queries: batches of users, taken in turns.
-      worth: of `accuracy`.
-      rates: of the machine.
-      seconds: how long to time.
-    """
-    users = len(queries[0].archetype)
-    work = decoder.work(users, worth["items_scored"])
-    row: dict[str, Any] = {"decoder": decoder.name, "bytes_touched": work.bytes}
-    if decoder.compiles:
-        timing, made = time_compiled(decoder.run, decoder.arrays, queries, seconds)
-        row |= made
-    else:
-        turns = itertools.cycle(queries)
-        timing = time_calls(lambda: decoder.run(*decoder.arrays, next(turns)), seconds)
-    return row | times(timing, rates.floor_ms(work))
+        work = decoder.work(users, own["items_scored"])
+        about = {"bytes_touched": work.bytes, "build_s": decoder.build_s, **own}
+        floor, compiles = rates.floor_ms(work), decoder.compiles
+        of_decoder = decoder.name, decoder.run, decoder.arrays
+        made.append(Program(*of_decoder, queries, floor, compiles, about))
+    return made
 
 
 def _ask(model: Model, tables: Tables, users: Any) -> Any:
@@ -137,8 +108,7 @@ def end_to_end(
     worth: Mapping[str, dict[str, float]],
     batch: int,
     rates: Rates,
-    seconds: float,
-) -> list[dict[str, Any]]:
+) -> list[Program]:
     """From a history to a ranked list in one program; its model alone; a call that does nothing.
 
     Args:
@@ -147,30 +117,25 @@ def end_to_end(
       worth: name -> accuracy of all of those.
       batch: users of a call.
       rates: of the machine.
-      seconds: how long to time each.
     """
-    of_users, of_trunk = some_users(served, batch), trunk_floor(served, batch, rates)
-    tables = served.index.tables
+    users, of_trunk = [some_users(served, batch)], trunk_floor(served, batch, rates)
+    of_model = served.model, served.index.tables
 
     def nothing(model: Model, tables: Tables, users: Any) -> jax.Array:
         del model, tables
         archetype: jax.Array = users[3]
         return archetype
 
-    programs: list[tuple[str, Callable[..., Any], tuple[Any, ...]]]
-    programs = [(CALL, nothing, ()), (TRUNK, _ask, ())]
-    floors = {TRUNK: of_trunk}
+    made = [
+        Program(CALL, nothing, of_model, users),
+        Program(TRUNK, _ask, of_model, users, of_trunk),
+    ]
     for decoder in (decoder for decoder in decoders if decoder.reads):
         answer = functools.partial(_answer, decoder.run)
         # A search waits for its query: none of its work is hidden behind the trunk's.
-        work = decoder.work(batch, worth[decoder.name]["items_scored"])
-        floors[WHOLE + decoder.name] = of_trunk + rates.floor_ms(work)
-        programs.append((WHOLE + decoder.name, answer, decoder.arrays))
-    made = []
-    for name, program, arrays in programs:
-        of_model = served.model, tables
-        timing, compiled = time_compiled(program, (*of_model, *arrays), [of_users], seconds)
-        made.append({"decoder": name, **compiled, **times(timing, floors.get(name))})
+        floor = of_trunk + rates.floor_ms(decoder.work(batch, worth[decoder.name]["items_scored"]))
+        arrays = *of_model, *decoder.arrays
+        made.append(Program(WHOLE + decoder.name, answer, arrays, users, floor))
     return made
 
 
@@ -179,6 +144,7 @@ def trace_sizes(
     served: Served,
     exact: Lists,
     asked: Mapping[int, Sequence[Any]],
+    seconds: float,
 ) -> list[dict[str, Any]]:
     """Recall against time as more cells, or leaves, are read.
 
@@ -187,17 +153,20 @@ def trace_sizes(
       served: the model and all users.
       exact: their exact lists.
       asked: users of a call to some queries of as many.
+      seconds: of timed calls, for each.
     """
-    points = []
+    traced = []
     for decoder in (decoder for decoder in decoders if decoder.reads):
         sizes = {min(max(round(f * decoder.size), 1), decoder.parts) for f in FACTORS}
-        for size in sorted(sizes):
-            other = decoder.resized(size)
-            lists = run_search(served.queries, other.search, f"{size} of {decoder.name}")
-            row = {"decoder": decoder.name, "size": size, **accuracy(lists, exact, served.side)}
-            for batch, queries in asked.items():
-                timing, _ = time_compiled(other.run, other.arrays, queries, 0.5)
-                points.append({"batch": batch, **row, "p50_ms": timing.p50_ms})
+        for other in (decoder.resized(size) for size in sorted(sizes)):
+            lists = run_search(served.queries, other.search, f"{other.size} of {other.name}")
+            traced.append((other, accuracy(lists, exact, served.side)))
+    points = []
+    for batch, queries in asked.items():
+        programs = [Program(other.name, other.run, other.arrays, queries) for other, _ in traced]
+        for (other, worth), row in zip(traced, time_programs(programs, seconds), strict=True):
+            about = {"batch": batch, "decoder": other.name, "size": other.size}
+            points.append({**about, **worth, "p50_ms": row["p50_ms"]})
     return points
 
 

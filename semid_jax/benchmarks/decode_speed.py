@@ -13,20 +13,21 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from semid_jax import disk, provenance
-from semid_jax.benchmarks.autoregressive import autoregressive_rows, gpt2_config
+from semid_jax.benchmarks.autoregressive import beam_programs, train_beam_searches
 from semid_jax.benchmarks.decode_rows import (
     accuracy,
+    decoder_programs,
     end_to_end,
     finish,
-    time_decoders,
     trace_sizes,
 )
 from semid_jax.benchmarks.decoders import METHODS, check_methods, make_decoders
 from semid_jax.benchmarks.machine import measure
 from semid_jax.benchmarks.memory import measure_peak
-from semid_jax.benchmarks.reranked import reranked, reranked_rows, worth_again
+from semid_jax.benchmarks.programs import time_programs
+from semid_jax.benchmarks.reranked import reranked, reranked_programs, worth_again
 from semid_jax.benchmarks.served import Served, build, serve
-from semid_jax.benchmarks.streamed import streamed_row
+from semid_jax.benchmarks.streamed import streamed_program
 from semid_jax.data.source import RawDataset
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.eval.coarse import coarse_metrics
@@ -96,42 +97,43 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
     served = serve(config, workdir, raw, features, settings.users, settings.recall)
-    rates = measure(min(settings.seconds, 1.0))
-    decode: DecodeConfig = section(config, "decode", DecodeConfig)
-    decoders = make_decoders(methods, served, decode, workdir / "index" / "scann")
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
     more = "" if held is None else f", {held:,.0f} MiB more at the peak"
     print(f"decode_speed: from z to cells, codes and lists in {built:.1f} s{more}")
+    beams = train_beam_searches(config, workdir, raw, features, served.side.users)
+    release()
+    rates = measure(min(settings.seconds, 1.0))
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
+    decoders = make_decoders(methods, served, decode, workdir / "index" / "scann")
     found = {
         decoder.name: run_search(served.queries, decoder.search, decoder.name)
         for decoder in decoders
         if decoder.most is None
     }
     worth = {name: accuracy(lists, found["exact"], served.side) for name, lists in found.items()}
-    probes = served.probes
+    kept, probes = decoders, served.probes
     if served.dense is not None:
-        wide = reranked(served, served.dense, decoders, decode)
-        again = worth_again(served, served.dense, wide, decode.k)
-        probes = next(decoder.size for decoder in wide if decoder.reads == "probes")
+        kept = reranked(served, served.dense, decoders, decode)
+        again = worth_again(served, served.dense, kept, decode.k)
+        probes = next(decoder.size for decoder in kept if decoder.reads == "probes")
     rows: list[dict[str, Any]] = []
     asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
     for batch, queries in asked.items():
-        timed = time_decoders(decoders, queries, worth, rates, settings.seconds)
-        timed += end_to_end(served, decoders, worth, batch, rates, settings.seconds)
-        kept = decoders
+        programs = decoder_programs(decoders, queries, worth, rates)
+        programs += end_to_end(served, decoders, worth, batch, rates)
         if served.dense is not None:
-            of_s2 = served, served.dense, wide, again, batch
-            timed += reranked_rows(*of_s2, decode, rates, settings.seconds)
-            kept = wide
+            of_s2 = served, served.dense, kept, again, batch
+            programs += reranked_programs(*of_s2, decode, rates)
         sized = (decoder for decoder in kept if decoder.reads)
-        timed += [
-            streamed_row(served, decoder, decode, batch, settings.seconds) for decoder in sized
-        ]
-        rows += [{"batch": batch, **row} for row in timed]
+        programs += [streamed_program(served, decoder, decode, batch) for decoder in sized]
+        for search in beams:
+            programs += beam_programs(search, batch, rates)
+        rows += [{"batch": batch, **row} for row in time_programs(programs, settings.seconds)]
     for row in rows:
         if row["decoder"] == "inverted":
             row |= {"build_s": built, "build_mib": held}
-    curve = trace_sizes(decoders, served, found["exact"], asked)
+    finish(rows, raw.interactions.n_items)
+    curve = trace_sizes(decoders, served, found["exact"], asked, settings.seconds / 6)
     of_step = dataclasses.replace(decode, probes=probes)
     phases = trace_phases(served, settings, of_step, workdir / "profile")
     weight = served.model.params["params"]["coarse_weight"]
@@ -143,15 +145,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         "curve": curve,
         "phases": phases,
     }
-    finish(rows, raw.interactions.n_items)
-    write(workdir, config, made)  # what comes now takes longest
-    own = config.quantize.digits + 1
-    for length, epochs in zip(settings.lengths, settings.epochs, strict=False):
-        release()
-        gpt2 = gpt2_config(config, length or own, epochs)
-        rows += autoregressive_rows(gpt2, workdir, raw, features, served.side.users, rates)
-        finish(rows, raw.interactions.n_items)
-        write(workdir, config, made)
+    write(workdir, config, made)
     show(workdir, made)
 
 

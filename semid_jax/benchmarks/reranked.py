@@ -10,8 +10,8 @@ from typing import Any
 from semid_jax.benchmarks.decode_rows import WHOLE, accuracy, some_users, trunk_floor
 from semid_jax.benchmarks.decoders import Decoder
 from semid_jax.benchmarks.machine import Rates, Work
+from semid_jax.benchmarks.programs import Program
 from semid_jax.benchmarks.served import Served
-from semid_jax.benchmarks.timing import time_compiled, times
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.rescoring import DenseItems, rescore
 from semid_jax.decode.retrieved import Retrieved
@@ -73,7 +73,7 @@ def _answer(
     return rescore(dense, query.dense, run(*arrays, query), k)
 
 
-def reranked_rows(
+def reranked_programs(
     served: Served,
     dense: DenseItems,
     wide: Sequence[Decoder],
@@ -81,8 +81,7 @@ def reranked_rows(
     batch: int,
     decode: DecodeConfig,
     rates: Rates,
-    seconds: float,
-) -> list[dict[str, Any]]:
+) -> list[Program]:
     """From a history to a list ranked by S2 in one program.
 
     Args:
@@ -93,19 +92,17 @@ def reranked_rows(
       batch: users of a call.
       decode: R and k.
       rates: of the machine.
-      seconds: how long to time each.
     """
-    users, of_trunk = some_users(served, batch), trunk_floor(served, batch, rates)
+    users, of_trunk = [some_users(served, batch)], trunk_floor(served, batch, rates)
     looked_up = min(batch * decode.rescored, len(dense.mask))
     of_s2 = rates.floor_ms(Work(bytes=float(looked_up * dense.content[0].nbytes)))
-    rows = []
+    made = []
     for decoder in wide:
-        program = functools.partial(_answer, decoder.run, decode.k)
+        answer = functools.partial(_answer, decoder.run, decode.k)
         arrays = served.model, served.index.tables, dense, *decoder.arrays
-        timing, compiled = time_compiled(program, arrays, [users], seconds)
         own = worth[decoder.name]
         # One waits for the other: nothing is hidden behind it.
         floor = of_trunk + rates.floor_ms(decoder.work(batch, own["items_scored"])) + of_s2
         name = WHOLE + decoder.name + AGAIN
-        rows.append({"decoder": name, **compiled, **times(timing, floor), **own})
-    return rows
+        made.append(Program(name, answer, arrays, users, floor, about=own))
+    return made

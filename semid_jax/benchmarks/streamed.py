@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from semid_jax.benchmarks.decode_rows import STREAM
 from semid_jax.benchmarks.decoders import Decoder
+from semid_jax.benchmarks.programs import Program
 from semid_jax.benchmarks.reranked import AGAIN
 from semid_jax.benchmarks.served import Served
-from semid_jax.benchmarks.timing import time_compiled, times
 from semid_jax.decode.config import DecodeConfig
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.sketch import Sketch
@@ -21,17 +21,14 @@ from semid_jax.train import streaming
 from semid_jax.train.streaming import StreamState
 
 
-def streamed_row(
-    served: Served, decoder: Decoder, decode: DecodeConfig, batch: int, seconds: float
-) -> dict[str, Any]:
-    """Times one program that takes in an interaction of every user and answers them.
+def streamed_program(served: Served, decoder: Decoder, decode: DecodeConfig, batch: int) -> Program:
+    """One program that takes in an interaction of every user and answers them.
 
     Args:
       served: the model and all users.
       decoder: "inverted" or "leaves", of `reranked` where the model has S2.
       decode: R and k.
       batch: users of a call.
-      seconds: how long to time.
     """
     server = make_server(served, decoder, decode)
     part = served.some_side(batch)
@@ -39,9 +36,8 @@ def streamed_row(
     for items in part.history.T:
         state, _ = streaming.update(server.streamer, state, jnp.asarray(items))
     users = state, jnp.asarray(part.targets)
-    timing, compiled = time_compiled(_answer, (server,), [users], seconds)
     name = STREAM + decoder.name + ("" if served.dense is None else AGAIN)
-    return {"decoder": name, **compiled, **times(timing, None)}
+    return Program(name, _answer, (server,), [users])
 
 
 def make_server(served: Served, decoder: Decoder, decode: DecodeConfig) -> Server:

@@ -1,15 +1,17 @@
-"""How long a compiled function takes, its compilation apart."""
+"""How long a function takes, its first call apart."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from tqdm import tqdm
 
 ROUNDS = 5  # of `time_in_turn`
 
@@ -48,14 +50,21 @@ def time_calls(call: Callable[[], Any], seconds: float = 2.0, least: int = 5) ->
 def time_in_turn(calls: Sequence[Callable[[], Any]], seconds: float) -> list[Timing]:
     """`time_calls` of functions to be compared, in rounds.
 
-    So a machine's slower moments meet all of them.
+    So a machine's slower moments meet all of them. The first call of a round, which finds what the
+    others left in the caches, is not counted.
 
     Args:
       calls: without arguments.
       seconds: for each, of all rounds together.
     """
     first = [_once(call) for call in calls]
-    rounds = [[_again(call, seconds / ROUNDS, 1) for call in calls] for _ in range(ROUNDS)]
+
+    def warm(call: Callable[[], Any]) -> list[float]:
+        _once(call)
+        return _again(call, seconds / ROUNDS, 1)
+
+    bar = tqdm(range(ROUNDS), desc="time", unit="round", file=sys.stderr)
+    rounds = [[warm(call) for call in calls] for _ in bar]
     taken = [list(itertools.chain(*times)) for times in zip(*rounds, strict=True)]
     return [_timing(*of_call) for of_call in zip(first, taken, strict=True)]
 
@@ -78,39 +87,3 @@ def _again(call: Callable[[], Any], seconds: float, least: int) -> list[float]:
 def _timing(first: float, taken: list[float]) -> Timing:
     p50, p95 = np.percentile(taken, [50, 95]) * 1e3
     return Timing(float(p50), float(p95), 1e3 * min(taken), first, len(taken))
-
-
-def time_compiled(
-    run: Callable[..., Any], arrays: tuple[Any, ...], batches: Sequence[Any], seconds: float
-) -> tuple[Timing, dict[str, float]]:
-    """Compiles, then times.
-
-    Args:
-      run: (*arrays, batch) to a result; all arguments are handed over, read or not.
-      arrays: the same for every call.
-      batches: taken in turns.
-      seconds: how long to time.
-
-    Returns:
-      The times; seconds of compilation and the MiB that the program needs beside its arguments.
-    """
-    started = time.perf_counter()
-    compiled = jax.jit(run, keep_unused=True).lower(*arrays, batches[0]).compile()
-    taken = time.perf_counter() - started
-    memory = compiled.memory_analysis()
-    turns = itertools.cycle(batches)
-    timing = time_calls(lambda: compiled(*arrays, next(turns)), seconds)
-    made = {"compile_s": taken}
-    if memory is not None:  # not every platform tells
-        made["peak_mib"] = (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20
-    return timing, made
-
-
-def times(timing: Timing, floor_ms: float | None) -> dict[str, float]:
-    """The columns of a time, and of its floor where there is one."""
-    made = {"p50_ms": timing.p50_ms, "p95_ms": timing.p95_ms, "calls": timing.calls}
-    if floor_ms is not None:
-        made |= {"floor_ms": floor_ms}
-    if floor_ms:  # a trunk of one block answers without a block's products
-        made |= {"over_floor": timing.p50_ms / floor_ms}
-    return made

@@ -47,9 +47,9 @@ def retrieve_leaves(index: Index, sketch: Leaves, query: Query, leaves: int, k: 
 
     def search(query: Query) -> Retrieved:
         guess = jax.lax.optimization_barrier(_judge(index, sketch, query))
-        which, there = shortlist(guess, leaves)
+        best, which = shortlist(guess, leaves)
         scores, own = score_blocks(blocks, query, which)
-        own &= there[:, :, None]
+        own &= best[:, :, None] > -jnp.inf
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
         items, scores = top_k_ties(scores, items_of(blocks, which), k)
         return Retrieved(items, scores, own.sum(axis=(1, 2), dtype=jnp.int32))

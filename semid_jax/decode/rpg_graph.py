@@ -18,8 +18,7 @@ from semid_jax.decode.exact import score_items
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import PRECISION, Query
-from semid_jax.decode.shortlist import shortlist
-from semid_jax.decode.topk import top_k_ties
+from semid_jax.decode.topk import largest, top_k_ties
 
 ROWS = 64  # of the similarity matrix at a time: it stays in the cache
 
@@ -63,9 +62,7 @@ def _nearest(vectors: jax.Array, first: int, rows: int, edges: int) -> jax.Array
     """int32[rows, E], which vectors are nearest to those from `first` on."""
     part = jax.lax.dynamic_slice_in_dim(vectors, first, rows)
     alike = jax.lax.optimization_barrier(jnp.dot(part, vectors.T, precision=PRECISION))
-    which, there = shortlist(alike, edges)
-    found = jnp.where(there, jnp.take_along_axis(alike, which, axis=1), -jnp.inf)
-    return jnp.take_along_axis(which, jax.lax.top_k(found, edges)[1], axis=1)
+    return largest(alike, edges)[1]
 
 
 @functools.partial(jax.jit, static_argnames=("k", "beam", "hops"))

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from semid_jax.decode.shortlist import halving_pays, shortlist
+from semid_jax.decode.shortlist import counting_pays, shortlist
 
-# `lax.top_k` keeps the best in a heap. Of so many, or of so long rows, a shortlist is made first.
-MANY, LONG = 64, 4096
+# `lax.top_k` keeps the best in a heap. Of so many, or of so many scores, a shortlist is made first.
+MANY, SCORES = 64, 1 << 17
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -98,7 +98,7 @@ def _order(scores: jax.Array, items: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def _order_ties(items: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Array]:
     """`_order` of rows that fall already: many are sorted again only if two scores of a row tie."""
-    if not halving_pays(len(scores)):
+    if not counting_pays(len(scores)):
         return _order(scores, items)
     ties = (scores[:, 1:] == scores[:, :-1]) & (scores[:, 1:] > -jnp.inf)
     return jax.lax.cond(jnp.any(ties), lambda: _order(scores, items), lambda: (items, scores))
@@ -115,9 +115,8 @@ def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
       The k largest, falling, and their positions, int32[B, k]; those of -inf may be anyone's.
     """
     (B, n), position = scores.shape, None
-    if halving_pays(B) and (n >= LONG or k >= MANY) and n >= 4 * k:
-        position, filled = shortlist(scores, k)
-        scores = jnp.where(filled, jnp.take_along_axis(scores, position, axis=1), -jnp.inf)
+    if counting_pays(B) and (k >= MANY or B * n >= SCORES) and n >= 4 * k:
+        scores, position = shortlist(scores, k)
     # Without the barrier XLA on CPU merges slices of what is found into its top-k and, no longer
     # seeing one, sorts the whole row: 30 times slower.
     best, at = jax.lax.optimization_barrier(jax.lax.top_k(scores, k))
