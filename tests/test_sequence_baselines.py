@@ -135,13 +135,16 @@ def launch(model, workdir, *options):
     ("model", "name", "options"),
     [
         ("sasrec", "SASRec", ["--config.model.features=True"]),
-        ("gru4rec", "GRU4Rec", ["--config.model.features=True"]),
-        pytest.param(
-            "bert4rec", "BERT4Rec", ["--config.model.features=True"], marks=pytest.mark.slow
-        ),
-        ("rpg", "RPG", []),
-        ("gpt2", "GPT2", []),
         ("tiger", "TIGER", []),
+        *(
+            pytest.param(model, name, options, marks=pytest.mark.slow)
+            for model, name, options in (
+                ("gru4rec", "GRU4Rec", ["--config.model.features=True"]),
+                ("bert4rec", "BERT4Rec", ["--config.model.features=True"]),
+                ("rpg", "RPG", []),
+                ("gpt2", "GPT2", []),
+            )
+        ),
     ],
 )
 def test_a_baseline_runs_through_the_launcher(tmp_path, model, name, options):

@@ -31,7 +31,7 @@ from semid_jax.models.stream import (
 from semid_jax.train.tokenizer import Frozen
 from semid_jax.types import Interactions
 
-ROWS, BLOCK = 512, 8  # users and positions of a batch: one shape, and bounded memory
+ROWS, BLOCK = 512, 8  # most users, and positions, of a batch: one shape, and bounded memory
 USERS = 1024  # of a batch, where histories are summed at once
 NULL_USERS = 1024  # whose histories are shuffled to see how large drift gets by chance
 
@@ -138,11 +138,12 @@ def read_all(
     nnz = len(interactions.items)
     out = no_readings(perceiver, interactions)
     order = np.argsort(-lengths, kind="stable")
-    state, reading = first_state(perceiver, ROWS, window)
+    rows = min(ROWS, 1 << (len(order) - 1).bit_length())
+    state, reading = first_state(perceiver, rows, window)
     blank = assign_archetype(reading.alpha.T, reading.interest.T, archetypes)
     bar = tqdm(total=nnz, desc="read", unit="item", mininterval=2.0, leave=False, file=sys.stderr)
-    for at in range(0, len(order), ROWS):
-        users = order[at : at + ROWS]
+    for at in range(0, len(order), rows):
+        users = order[at : at + rows]
         carried = state, reading, blank
         for begin in range(0, int(lengths[users[0]]), BLOCK):  # one shape for all
             start = interactions.offsets[users] + begin
@@ -152,7 +153,7 @@ def read_all(
                 perceiver,
                 archetypes,
                 carried,
-                _pad(history),
+                np.pad(history, ((0, rows - len(users)), (0, 0))),
                 jnp.float32(threshold),
                 jnp.float32(hold),
                 judges=begin + BLOCK >= 2 * window,
@@ -162,16 +163,11 @@ def read_all(
             shown = ("alpha", "alpha_short", "drift", "fired", "belief")
             found = {"archetype": archetype} | {name: getattr(said, name) for name in shown}
             for name, value in found.items():
-                rows = np.moveaxis(np.asarray(value), -1, 0)[: len(users)]
-                getattr(out, name)[flat] = rows[valid]
+                of_users = np.moveaxis(np.asarray(value), -1, 0)[: len(users)]
+                getattr(out, name)[flat] = of_users[valid]
             bar.update(int(valid.sum()))
     bar.close()
     return out
-
-
-def _pad(history: np.ndarray) -> np.ndarray:
-    """int32[ROWS, T], users without items below."""
-    return np.pad(history, ((0, ROWS - len(history)), (0, 0)))
 
 
 def read_ends(
