@@ -48,7 +48,7 @@ def retrieve_leaves(index: Index, sketch: Leaves, query: Query, leaves: int, k: 
     def search(query: Query) -> Retrieved:
         guess = jax.lax.optimization_barrier(_judge(index, sketch, query))
         best, which = shortlist(guess, leaves)
-        scores, own = score_blocks(blocks, query, which)
+        scores, own = score_blocks(blocks, query, which, index.n_archetypes > 1)
         own &= best[:, :, None] > -jnp.inf
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
         items, scores = top_k_ties(scores, items_of(blocks, which), k)
@@ -115,26 +115,36 @@ def leaf_scores(sketch: Leaves, query: Query) -> jax.Array:
 
 def _holds_any(blocks: Blocks, query: Query) -> jax.Array:
     """bool[B, b], blocks with an entry of the user's archetype."""
-    bit = jnp.left_shift(jnp.uint32(1), query.archetype.astype(jnp.uint32))
-    return (blocks.any_mask & bit[:, None]) > 0
+    return (blocks.any_mask & _bit(query)[:, None]) > 0
 
 
-def score_blocks(blocks: Blocks, query: Query, which: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _bit(query: Query) -> jax.Array:
+    """uint32[B], the bit of each user's archetype."""
+    return jnp.left_shift(jnp.uint32(1), query.archetype.astype(jnp.uint32))
+
+
+def score_blocks(
+    blocks: Blocks, query: Query, which: jax.Array, masked: bool
+) -> tuple[jax.Array, jax.Array]:
     """S1 of all slots of each user's own blocks.
 
     Args:
       blocks: of the index.
       query: B users.
       which: int32[B, R], blocks.
+      masked: whether some entries are other archetypes' alone; False where there is only one.
 
     Returns:
       float32[B, R, S]; and bool[B, R, S], whether the slot has an entry of the user's archetype.
     """
-    mask = blocks.mask.reshape(-1, blocks.size)[which]
-    own = jnp.right_shift(mask, query.archetype.astype(jnp.uint32)[:, None, None]) & 1
+    bias = blocks.bias[which]
+    own = bias > -jnp.inf
+    if masked:
+        mask = blocks.mask.reshape(-1, blocks.size)[which]
+        own = (mask & _bit(query)[:, None, None]) > 0
     coarse = jnp.take_along_axis(query.coarse, blocks.coarse[which], axis=1)[:, :, None]
-    coarse = jnp.broadcast_to(coarse, mask.shape)
-    return score_slots(query.fine, coarse, blocks.fine[which], blocks.bias[which]), own == 1
+    coarse = jnp.broadcast_to(coarse, bias.shape)
+    return score_slots(query.fine, coarse, blocks.fine[which], bias), own
 
 
 def items_of(blocks: Blocks, which: jax.Array) -> ItemsAt:

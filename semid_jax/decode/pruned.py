@@ -60,16 +60,17 @@ def retrieve_pruned(
     B = len(query.vector)
     if B < LEAST:
         return retrieve_exact(index, query, k)
-    bound = block_bounds(sketch, query, chunk, index.n_archetypes > 1)
+    masked = index.n_archetypes > 1
+    bound = block_bounds(sketch, query, chunk, masked)
     blocks = min(blocks, bound.shape[1])
-    search = functools.partial(_descend, sketch.blocks, k=k, blocks=blocks)
+    search = functools.partial(_descend, sketch.blocks, k=k, blocks=blocks, masked=masked)
     nothing = (
         jnp.zeros((B, k), jnp.int32),
         jnp.full((B, k), -jnp.inf, jnp.float32),
         jnp.zeros(B, jnp.int32),
     )
     few = min(FEW + -(-2 * k // sketch.blocks.size), blocks)
-    first, left = _score_best(sketch.blocks, query, nothing, bound, k, few)
+    first, left = _score_best(sketch.blocks, query, nothing, bound, k, few, masked)
     share = jnp.mean((left >= first[1][:, -1:]) & (left > NEVER / 2))
 
     def prune() -> Retrieved:
@@ -138,12 +139,13 @@ def _score_best(
     left: jax.Array,
     k: int,
     blocks: int,
+    masked: bool,
 ) -> tuple[Best, jax.Array]:
     """Scores the blocks with the best bounds among those left: the k best now, and what is left."""
     items, scores, scored = best
     B = len(left)
     bound, which = jax.lax.optimization_barrier(jax.lax.top_k(left, blocks))
-    made, own = score_blocks(entries, query, which)
+    made, own = score_blocks(entries, query, which, masked)
     wanted = ((bound >= scores[:, -1:]) & (bound > NEVER / 2))[:, :, None] & own
     made = jnp.where(wanted, made, -jnp.inf).reshape(B, -1)
     here = top_k_ties(made, items_of(entries, which), k)
@@ -163,6 +165,7 @@ def _descend(
     left: jax.Array,
     k: int,
     blocks: int,
+    masked: bool,
 ) -> Best:
     """Scores blocks, best bound first, until none can reach the k-th score."""
 
@@ -172,7 +175,7 @@ def _descend(
         return jnp.any((largest >= scores[:, -1]) & (largest > NEVER / 2))
 
     def step(carry: tuple[Best, jax.Array]) -> tuple[Best, jax.Array]:
-        return _score_best(entries, query, *carry, k=k, blocks=blocks)
+        return _score_best(entries, query, *carry, k=k, blocks=blocks, masked=masked)
 
     found: Best = jax.lax.while_loop(unfinished, step, (best, left))[0]
     return found
