@@ -1,5 +1,6 @@
 """What PMAT says of users: causal, the same in any batch, and a threshold that chance explains."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ def test_a_later_item_changes_nothing_at_or_before_its_place(world):
 def test_readings_are_those_of_states_one_item_after_the_other(world):
     perceiver, archetypes, interactions = world
     found = read(world)
+    absorb, ask = jax.jit(absorb_all), jax.jit(preferences)
     held = moved = kept = 0
     for user in range(4):
         flat = slice(*interactions.offsets[user : user + 2])
@@ -68,7 +70,7 @@ def test_readings_are_those_of_states_one_item_after_the_other(world):
             np.testing.assert_allclose(found.alpha[at], said.alpha[:, 0], atol=1e-5)
             np.testing.assert_allclose(found.alpha_short[at], said.alpha_short[:, 0], atol=1e-5)
             np.testing.assert_allclose(found.belief[at], said.belief[..., 0], rtol=1e-3, atol=1e-3)
-            known = preferences(perceiver, state)
+            known = ask(perceiver, state)
             np.testing.assert_allclose(known.belief[0], said.belief[..., 0], atol=1e-5)
             np.testing.assert_allclose(known.alpha[0], said.alpha[:, 0], atol=1e-5)
             assert found.fired[at] == bool(said.fired[0])
@@ -81,7 +83,7 @@ def test_readings_are_those_of_states_one_item_after_the_other(world):
                 held = near
             kept += near != held
             assert found.archetype[at] == held
-            state, said = absorb_all(perceiver, state, jnp.asarray([item]), jnp.float32(1.0))
+            state, said = absorb(perceiver, state, jnp.asarray([item]), jnp.float32(1.0))
     assert moved  # some left their archetype
     assert kept  # and some stayed though another was nearer
 
