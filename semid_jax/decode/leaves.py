@@ -51,7 +51,7 @@ def retrieve_leaves(index: Index, sketch: Leaves, query: Query, leaves: int, k: 
         scores, own = score_blocks(blocks, query, which, index.n_archetypes > 1)
         own &= best[:, :, None] > -jnp.inf
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
-        items, scores = top_k_ties(scores, items_of(blocks, which), k)
+        items, scores = top_k_ties(scores, items_of(blocks, which), k, counts=False)
         return Retrieved(items, scores, own.sum(axis=(1, 2), dtype=jnp.int32))
 
     judged = len(blocks.item) * sketch.leaf.dtype.itemsize

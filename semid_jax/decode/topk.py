@@ -49,7 +49,7 @@ ItemsAt = Callable[[jax.Array], jax.Array]
 
 
 def top_k_ties(
-    scores: jax.Array, items: jax.Array | ItemsAt, k: int
+    scores: jax.Array, items: jax.Array | ItemsAt, k: int, counts: bool = True
 ) -> tuple[jax.Array, jax.Array]:
     """The k best items per row by (score, tie hash), exact also where a tie straddles rank k.
 
@@ -61,6 +61,7 @@ def top_k_ties(
       items: int32[B, n] or int32[n]; or a function of positions int32[B, m], where it is cheaper to
         look up those of the best.
       k: items returned; may exceed n.
+      counts: see `largest`.
 
     Returns:
       (int32[B, k], float32[B, k]); 0 and -inf where a row has fewer than k finite scores.
@@ -68,7 +69,7 @@ def top_k_ties(
     B, n = scores.shape
     at = items if callable(items) else _in_array(items, B, n)
     if k < n:
-        items, scores = _order_ties(*_select(scores, at, k))
+        items, scores = _order_ties(*_select(scores, at, k, counts))
     else:
         items = at(_all_positions(B, n))
         items = jnp.pad(items, ((0, 0), (0, k - n)))
@@ -104,18 +105,19 @@ def _order_ties(items: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Arr
     return jax.lax.cond(jnp.any(ties), lambda: _order(scores, items), lambda: (items, scores))
 
 
-def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
+def largest(scores: jax.Array, k: int, counts: bool = True) -> tuple[jax.Array, jax.Array]:
     """`lax.top_k` of each row, but that ties may be in any order.
 
     Args:
       scores: float32[B, n], n at least k.
       k: how many.
+      counts: False never makes a shortlist, see there: in a loop over users the heap is faster.
 
     Returns:
       The k largest, falling, and their positions, int32[B, k]; those of -inf may be anyone's.
     """
     (B, n), position = scores.shape, None
-    if counting_pays(B) and (k >= MANY or B * n >= SCORES) and n >= 4 * k:
+    if counts and counting_pays(B) and (k >= MANY or B * n >= SCORES) and n >= 4 * k:
         scores, position = shortlist(scores, k)
     # Without the barrier XLA on CPU merges slices of what is found into its top-k and, no longer
     # seeing one, sorts the whole row: 30 times slower.
@@ -123,10 +125,10 @@ def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return best, at if position is None else jnp.take_along_axis(position, at, axis=1)
 
 
-def _select(scores: jax.Array, items: ItemsAt, k: int) -> tuple[jax.Array, jax.Array]:
+def _select(scores: jax.Array, items: ItemsAt, k: int, counts: bool) -> tuple[jax.Array, jax.Array]:
     """The k best per row, k < n, falling, ties in any order: (items [B, k], scores [B, k])."""
     B, n = scores.shape
-    best, position = largest(scores, k + 1)
+    best, position = largest(scores, k + 1, counts)
     last, beyond = best[:, k - 1], best[:, k]
     straddles = (last == beyond) & (last > -jnp.inf)
 
