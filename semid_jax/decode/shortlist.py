@@ -14,8 +14,6 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from semid_jax.turns import in_turns
-
 FEW = 8  # rows: for fewer, the heap is as fast
 # Positions of a group, the first with which the first round has something to leave out. Of 60,000
 # both rounds look at about as many groups of 16 and members of them.
@@ -48,15 +46,6 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     slots = min(k + int(k * SPARE), n)
     if not counting_pays(B):
         return _heap(scores, slots)
-    # What a loop is handed is made for it, once. XLA takes the look-ups of a search for cheap and
-    # would make them for every reader of the scores, each digit's as an array of its own.
-    found: _Found = in_turns(lambda part: _search(part, k, slots), scores, -(-B // 2))
-    return found
-
-
-def _search(scores: jax.Array, k: int, slots: int) -> _Found:
-    """`shortlist` of some rows, without a heap unless there are ties."""
-    B, n = scores.shape
     size = next((size for size in GROUPS if n // size >= 2 * k), 1)
     if size == 1:
         return _reaching(scores, k, slots, _least(scores))
@@ -120,7 +109,11 @@ def _reaching(scores: jax.Array, k: int, slots: int, low: jax.Array) -> _Found:
 def _unless_too_many(
     count: jax.Array, slots: int, found: Callable[[], _Found], scores: jax.Array
 ) -> _Found:
-    """What is found where no row has more than the slots, int32[B]; else what the heap finds."""
+    """What is found where no row has more than the slots, int32[B]; else what the heap finds.
+
+    What a branch reads is made for it. Scores that are read outside as well, XLA makes twice: it
+    takes the look-ups of a search for cheap.
+    """
     return jax.lax.cond(jnp.any(count > slots), lambda: _heap(scores, slots), found)
 
 

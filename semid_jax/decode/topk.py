@@ -111,7 +111,8 @@ def largest(scores: jax.Array, k: int, counts: bool = True) -> tuple[jax.Array, 
     Args:
       scores: float32[B, n], n at least k.
       k: how many.
-      counts: False never makes a shortlist, see there: in a loop over users the heap is faster.
+      counts: False never makes a shortlist: where each user has slots of its own, XLA may make
+        their look-ups for every pass over them, and the heap is faster.
 
     Returns:
       The k largest, falling, and their positions, int32[B, k]; those of -inf may be anyone's.
