@@ -88,8 +88,9 @@ def make_query(vector: jax.Array, tables: Tables, archetype: jax.Array) -> Query
     heads = vector[:, D : D + L * d].reshape(-1, L, d)
     coarse = jnp.dot(vector[:, :D], tables.coarse.T, precision=PRECISION)
     fine = jnp.einsum("bld,lkd->blk", heads, tables.fine, precision=PRECISION)
-    # Else XLA keeps the product's users on the last axis, and all scores that are looked up in it.
-    fine = with_layout_constraint(fine, Layout((0, 1, 2)))
+    if jax.default_backend() == "cpu":
+        # Else XLA keeps the product's users last, and those of all scores that are looked up in it.
+        fine = with_layout_constraint(fine, Layout((0, 1, 2)))
     chex.assert_shape(coarse, (None, C))
     chex.assert_shape(fine, (None, L, K))
     return Query(vector=vector, coarse=coarse, fine=fine, archetype=archetype)

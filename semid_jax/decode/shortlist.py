@@ -37,10 +37,10 @@ def shortlist(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
       k: the least number chosen, at most n.
 
     Returns:
-      float32[B, k'], scores, k' being k (1 + SPARE) and at most n; -inf where a slot is not filled,
-      which is so only where a row has fewer than k finite scores, or of the last few. And
-      int32[B, k'], their positions, no two alike where slots are filled. Whatever is better than
-      rank k is chosen; of those that tie with it some may have no slot.
+      float32[B, k'], scores, k' being k (1 + SPARE) and at most n, -inf where a slot is not filled:
+      at least k are where a row has k finite scores. And int32[B, k'], their positions, no two
+      alike where slots are filled. Whatever is better than rank k is chosen; of those that tie with
+      it some may have no slot.
     """
     B, n = scores.shape
     slots = min(k + int(k * SPARE), n)
