@@ -38,7 +38,7 @@ def test_equals_a_sort_by_score_then_hash(levels, shared):
         np.testing.assert_array_equal(got[1], want[1])
 
 
-@pytest.mark.parametrize("levels", [1, 3, 50, 100_000])
+@pytest.mark.parametrize("levels", [1, 3, 50, 300, 2000, 100_000])
 def test_many_of_long_rows_equal_a_sort_too(levels):
     rng = np.random.default_rng(levels)
     scores = rng.integers(0, levels, (11, 7001)).astype(np.float32) - 2

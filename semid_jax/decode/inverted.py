@@ -126,4 +126,4 @@ def best_of_blocks(
         block = jnp.take_along_axis(probed.block, position // SLOTS, axis=1)
         return index.entry_item[index.blocks.entry[block, position % SLOTS]]
 
-    return top_k_ties(scores, items_at, k, counts=False)
+    return top_k_ties(scores, items_at, k)

@@ -21,7 +21,7 @@ from semid_jax.decode.exact import check_query
 from semid_jax.decode.index import Index
 from semid_jax.decode.retrieved import Retrieved
 from semid_jax.decode.score import Query
-from semid_jax.decode.shortlist import shortlist
+from semid_jax.decode.shortlist import made_once, shortlist
 from semid_jax.decode.sketch import Blocks, Leaves
 from semid_jax.decode.topk import ItemsAt, top_k_ties
 from semid_jax.turns import cached_turns
@@ -46,12 +46,11 @@ def retrieve_leaves(index: Index, sketch: Leaves, query: Query, leaves: int, k: 
     leaves = min(leaves, len(blocks.item))
 
     def search(query: Query) -> Retrieved:
-        guess = jax.lax.optimization_barrier(_judge(index, sketch, query))
-        best, which = shortlist(guess, leaves)
+        best, which = shortlist(_judge(index, sketch, query), leaves)
         scores, own = score_blocks(blocks, query, which, index.n_archetypes > 1)
         own &= best[:, :, None] > -jnp.inf
         scores = jnp.where(own, scores, -jnp.inf).reshape(len(which), -1)
-        items, scores = top_k_ties(scores, items_of(blocks, which), k, counts=False)
+        items, scores = top_k_ties(made_once(scores), items_of(blocks, which), k)
         return Retrieved(items, scores, own.sum(axis=(1, 2), dtype=jnp.int32))
 
     judged = len(blocks.item) * sketch.leaf.dtype.itemsize

@@ -73,6 +73,21 @@ def counting_pays(rows: int) -> bool:
     return rows >= FEW and jax.default_backend() == "cpu"
 
 
+def made_once(scores: jax.Array) -> jax.Array:
+    """A copy of float32[B, n], the only reader of what makes them.
+
+    XLA on a CPU takes sums of look-ups for cheap: where a shortlist's passes read them it may make
+    them for each, every term as an array of its own. What a branch is handed, and what it returns,
+    is made once. XLA cannot know that this one is taken: a barrier hides the constant until
+    branches have been simplified. It is gone before loops are fused, so a barrier around the scores
+    themselves keeps nothing apart.
+    """
+    if not counting_pays(len(scores)):
+        return scores
+    taken = jax.lax.optimization_barrier(jnp.array(True))
+    return jax.lax.cond(taken, lambda x: x, lambda x: jnp.full_like(x, -jnp.inf), scores)
+
+
 def _heap(scores: jax.Array, slots: int) -> _Found:
     best, position = jax.lax.optimization_barrier(jax.lax.top_k(scores, slots))
     return best, position

@@ -14,6 +14,7 @@ from semid_jax.decode.shortlist import counting_pays, shortlist
 
 # `lax.top_k` keeps the best in a heap. Of so many, or of so many scores, a shortlist is made first.
 MANY, SCORES = 64, 1 << 17
+SURPLUS = 8  # behind rank k, looked at for ties, and one more of so many of k
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
@@ -49,19 +50,18 @@ ItemsAt = Callable[[jax.Array], jax.Array]
 
 
 def top_k_ties(
-    scores: jax.Array, items: jax.Array | ItemsAt, k: int, counts: bool = True
+    scores: jax.Array, items: jax.Array | ItemsAt, k: int
 ) -> tuple[jax.Array, jax.Array]:
     """The k best items per row by (score, tie hash), exact also where a tie straddles rank k.
 
-    The usual case costs one `largest`. Only where equal scores lie on both sides of rank k, and
-    the wrong ones were taken, is the row's whole order computed by a sort.
+    The usual case costs one `largest` of a few more than k. Where the last of them tie with rank k,
+    more are looked at, and where these do, the rows' whole order is computed by a sort.
 
     Args:
       scores: float32[B, n], -inf for what must not be returned.
       items: int32[B, n] or int32[n]; or a function of positions int32[B, m], where it is cheaper to
         look up those of the best.
       k: items returned; may exceed n.
-      counts: see `largest`.
 
     Returns:
       (int32[B, k], float32[B, k]); 0 and -inf where a row has fewer than k finite scores.
@@ -69,7 +69,7 @@ def top_k_ties(
     B, n = scores.shape
     at = items if callable(items) else _in_array(items, B, n)
     if k < n:
-        items, scores = _order_ties(*_select(scores, at, k, counts))
+        items, scores = _select(scores, at, k, k + SURPLUS + k // SURPLUS)
     else:
         items = at(_all_positions(B, n))
         items = jnp.pad(items, ((0, 0), (0, k - n)))
@@ -105,20 +105,18 @@ def _order_ties(items: jax.Array, scores: jax.Array) -> tuple[jax.Array, jax.Arr
     return jax.lax.cond(jnp.any(ties), lambda: _order(scores, items), lambda: (items, scores))
 
 
-def largest(scores: jax.Array, k: int, counts: bool = True) -> tuple[jax.Array, jax.Array]:
+def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     """`lax.top_k` of each row, but that ties may be in any order.
 
     Args:
       scores: float32[B, n], n at least k.
       k: how many.
-      counts: False never makes a shortlist: where each user has slots of its own, XLA may make
-        their look-ups for every pass over them, and the heap is faster.
 
     Returns:
       The k largest, falling, and their positions, int32[B, k]; those of -inf may be anyone's.
     """
     (B, n), position = scores.shape, None
-    if counts and counting_pays(B) and (k >= MANY or B * n >= SCORES) and n >= 4 * k:
+    if counting_pays(B) and (k >= MANY or B * n >= SCORES) and n >= 4 * k:
         scores, position = shortlist(scores, k)
     # Without the barrier XLA on CPU merges slices of what is found into its top-k and, no longer
     # seeing one, sorts the whole row: 30 times slower.
@@ -126,27 +124,28 @@ def largest(scores: jax.Array, k: int, counts: bool = True) -> tuple[jax.Array, 
     return best, at if position is None else jnp.take_along_axis(position, at, axis=1)
 
 
-def _select(scores: jax.Array, items: ItemsAt, k: int, counts: bool) -> tuple[jax.Array, jax.Array]:
-    """The k best per row, k < n, falling, ties in any order: (items [B, k], scores [B, k])."""
+def _select(scores: jax.Array, items: ItemsAt, k: int, many: int) -> tuple[jax.Array, jax.Array]:
+    """The k best per row, k < n, in order: (items [B, k], scores [B, k]).
+
+    Args:
+      scores: float32[B, n].
+      items: of positions.
+      k: how many.
+      many: of the best that are looked at, more than k; more again where these end in a tie with
+        rank k, whose first by hash may lie behind them.
+    """
     B, n = scores.shape
-    best, position = largest(scores, k + 1, counts)
-    last, beyond = best[:, k - 1], best[:, k]
-    straddles = (last == beyond) & (last > -jnp.inf)
+    if many >= n:
+        every, best = _order(scores, items(_all_positions(B, n)))
+        return every[:, :k], best[:, :k]
+    best, position = largest(scores, many)
+    goes_on = (best[:, k - 1] == best[:, -1]) & (best[:, -1] > -jnp.inf)
 
-    def fast() -> tuple[jax.Array, jax.Array]:
-        return items(position[:, :k]), best[:, :k]
+    def ordered() -> tuple[jax.Array, jax.Array]:
+        found, score = _order_ties(items(position), best)
+        return found[:, :k], score[:, :k]
 
-    def wrong() -> jax.Array:
-        hashes = tie_hash(items(_all_positions(B, n)))
-        tied = scores == last[:, None]
-        taken = jnp.zeros((B, n), bool).at[jnp.arange(B)[:, None], position[:, :k]].set(True)
-        worst_in = jnp.max(jnp.where(tied & taken, hashes, 0), axis=1)
-        best_out = jnp.min(jnp.where(tied & ~taken, hashes, np.uint32(0xFFFFFFFF)), axis=1)
-        return jnp.any(straddles & (best_out < worst_in))
+    def further() -> tuple[jax.Array, jax.Array]:
+        return _select(scores, items, k, 2 * many if many < 2 * k else n)
 
-    def slow() -> tuple[jax.Array, jax.Array]:
-        every, score = _order(scores, items(_all_positions(B, n)))
-        return every[:, :k], score[:, :k]
-
-    is_wrong = jax.lax.cond(jnp.any(straddles), wrong, lambda: jnp.array(False))
-    return jax.lax.cond(is_wrong, slow, fast)
+    return jax.lax.cond(jnp.any(goes_on), further, ordered)
