@@ -69,7 +69,8 @@ def top_k_ties(
     B, n = scores.shape
     at = items if callable(items) else _in_array(items, B, n)
     if k < n:
-        items, scores = _select(scores, at, k, k + SURPLUS + k // SURPLUS)
+        few = k + SURPLUS + k // SURPLUS
+        items, scores = _select(scores, at, k, (few, 4 * few))
     else:
         items = at(_all_positions(B, n))
         items = jnp.pad(items, ((0, 0), (0, k - n)))
@@ -124,21 +125,23 @@ def largest(scores: jax.Array, k: int) -> tuple[jax.Array, jax.Array]:
     return best, at if position is None else jnp.take_along_axis(position, at, axis=1)
 
 
-def _select(scores: jax.Array, items: ItemsAt, k: int, many: int) -> tuple[jax.Array, jax.Array]:
+def _select(
+    scores: jax.Array, items: ItemsAt, k: int, widths: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
     """The k best per row, k < n, in order: (items [B, k], scores [B, k]).
 
     Args:
       scores: float32[B, n].
       items: of positions.
       k: how many.
-      many: of the best that are looked at, more than k; more again where these end in a tie with
-        rank k, whose first by hash may lie behind them.
+      widths: so many of the best are looked at, more than k; the next so many where these end in a
+        tie with rank k, whose first by hash may lie behind them, and in the end all.
     """
     B, n = scores.shape
-    if many >= n:
+    if not widths or widths[0] >= n:
         every, best = _order(scores, items(_all_positions(B, n)))
         return every[:, :k], best[:, :k]
-    best, position = largest(scores, many)
+    best, position = largest(scores, widths[0])
     goes_on = (best[:, k - 1] == best[:, -1]) & (best[:, -1] > -jnp.inf)
 
     def ordered() -> tuple[jax.Array, jax.Array]:
@@ -146,6 +149,6 @@ def _select(scores: jax.Array, items: ItemsAt, k: int, many: int) -> tuple[jax.A
         return found[:, :k], score[:, :k]
 
     def further() -> tuple[jax.Array, jax.Array]:
-        return _select(scores, items, k, 2 * many if many < 2 * k else n)
+        return _select(scores, items, k, widths[1:])
 
     return jax.lax.cond(jnp.any(goes_on), further, ordered)
