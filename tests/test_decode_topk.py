@@ -65,6 +65,23 @@ def test_ties_in_hash_order_need_no_sort_and_a_wrong_order_is_put_right():
         np.testing.assert_array_equal(best, [by_hash[:10]] * 2)
 
 
+def test_a_tie_at_rank_k_is_told_among_a_few_and_only_endless_ones_among_all():
+    items = np.random.default_rng(0).permutation(1000).astype(np.int32) + 1
+    pairs = np.repeat(np.arange(500, 0, -1), 2).astype(np.float32)
+    for scores, asks_all in ((pairs, False), (np.ones(1000, np.float32), True)):
+        widths = []
+
+        def item_at(position, widths=widths):
+            widths.append(position.shape[1])
+            return jnp.asarray(items)[position]
+
+        with jax.disable_jit():  # only what is taken of a branch runs
+            found = top_k_ties(jnp.asarray([scores, scores]), item_at, 9)
+        for got, want in zip(found, obvious(np.stack([scores] * 2), items, 9), strict=True):
+            np.testing.assert_array_equal(got, want)
+        assert (max(widths) == 1000) == asks_all
+
+
 def test_zero_and_minus_zero_are_one_score():
     items = np.arange(1, 41, dtype=np.int32)
     for order in (items, items[np.argsort(tie_hash(items))]):

@@ -14,7 +14,7 @@ from semid_jax.decode.shortlist import counting_pays, shortlist
 
 # `lax.top_k` keeps the best in a heap. Of so many, or of so many scores, a shortlist is made first.
 MANY, SCORES = 64, 1 << 17
-SURPLUS = 8  # behind rank k, looked at for ties, and one more of so many of k
+SURPLUS = 8  # so many behind rank k are looked at for ties, and k / SURPLUS more
 
 Array = TypeVar("Array", jax.Array, np.ndarray)
 
