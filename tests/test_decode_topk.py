@@ -57,7 +57,7 @@ def test_many_of_long_rows_equal_a_sort_too(levels):
         np.testing.assert_array_equal(got[1], want[1])
 
 
-def test_ties_in_hash_order_need_no_sort_and_a_wrong_order_is_put_right():
+def test_ties_come_by_hash_in_whatever_order_they_are_given():
     items = np.arange(1, 101, dtype=np.int32)
     by_hash = items[np.argsort(tie_hash(items))]
     for given in (by_hash, by_hash[::-1].copy()):
