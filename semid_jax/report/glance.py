@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from semid_jax.report.experiments import experiment_table
@@ -65,57 +66,104 @@ def speed(benchmark: Mapping[str, Any]) -> Table:
     return list(rows.values()), shown_columns(columns, list(rows.values()))
 
 
-_SIZES = [
-    Column("catalogue"),
-    Column("machine"),
-    Column("users", digits=0),
+_BENCHMARK = [Column("catalogue"), Column("machine"), Column("users", digits=0)]
+_SEARCHES = [
+    *_BENCHMARK,
     Column("trunk", "trunk, ms", digits=2),
     Column("exact", "exact, ms", digits=2),
     Column("leaves", "leaves, ms", digits=2),
     Column("of_search", "exact / leaves", digits=1),
     Column("trunk + leaves", "trunk + leaves, ms", digits=2),
     Column("of_both", "(trunk, then exact) / (trunk + leaves)", digits=1),
-    Column("autoregressive", "fastest beam search, ms", digits=2),
-    Column("of_codes", "beam search / (trunk + leaves)", digits=1),
-    Column("trunk + leaves + S2", "trunk + leaves + S2, ms", digits=2),
-    Column("of_codes_s2", "beam search / (trunk + leaves + S2)", digits=1),
+]
+_PARALLEL = [
+    *_BENCHMARK,
+    Column("trunk + leaves", "two steps, S1, ms", digits=2),
+    Column("trunk + leaves + S2", "S2, ms", digits=2),
+    Column("stream + leaves + S2", "S2 as a server, ms", digits=2),
+    Column("codes", "codes one by one", digits=0),
+    Column("autoregressive", "ms", digits=2),
+    Column("of_s1", "/ S1", digits=1),
+    Column("of_s2", "/ S2", digits=1),
+    Column("ndcg", "NDCG@10 of the codes"),
+    Column("ndcg_s1", "of S1"),
+    Column("ndcg_s2", "of S2"),
 ]
 
 
-def sizes(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
-    """What a search and parallel codes gain, by catalogue, medians.
+def searches(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
+    """What a faster search gains, by catalogue, medians.
 
     Args:
       benchmarks: of `load_speed`.
 
     Returns:
       Rows, the smallest catalogue first, one per number of users; and columns. Where the trunk
-      takes longer than a search of everything, a faster search gains little. Machines are told
-      apart where there are several.
+      takes longer than a search of everything, a faster search gains little.
     """
     rows = []
+    for shown, timed in _by_users(benchmarks):
+        ms = {name: row["p50_ms"] for name, row in timed.items()}
+        own = {name: ms[name] for name in ("trunk", "exact", "leaves", "trunk + leaves")}
+        of_search = ms["exact"] / ms["leaves"]
+        of_both = (ms["trunk"] + ms["exact"]) / ms["trunk + leaves"]
+        rows.append({**shown, **own, "of_search": of_search, "of_both": of_both})
+    return rows, shown_columns(_SEARCHES, rows)
+
+
+def parallel(benchmarks: Sequence[Mapping[str, Any]]) -> Table:
+    """What codes in parallel gain over codes one by one, by catalogue, medians.
+
+    Args:
+      benchmarks: of `load_speed`.
+
+    Returns:
+      Rows, the smallest catalogue first, one per number of users and of codes, the faster of the
+      two tries; and columns.
+    """
+    rows = []
+    for shown, timed in _by_users(benchmarks):
+        whole = ("trunk + leaves", "trunk + leaves + S2", "stream + leaves + S2")
+        ms = {name: timed[name]["p50_ms"] for name in whole if name in timed}
+        ndcg = {
+            "ndcg_s1": timed["leaves"].get("ndcg@10"),
+            "ndcg_s2": timed.get("trunk + leaves + S2", {}).get("ndcg@10"),
+        }
+        for codes, beam in sorted(_fastest_beams(timed).items()):
+            took = beam["p50_ms"]
+            row = {**shown, **ms, **ndcg, "codes": codes, "autoregressive": took}
+            row["of_s1"] = took / ms["trunk + leaves"]
+            if "trunk + leaves + S2" in ms:
+                row["of_s2"] = took / ms["trunk + leaves + S2"]
+            rows.append({**row, "ndcg": beam.get("ndcg@10")})
+    return rows, shown_columns(_PARALLEL, rows)
+
+
+def _by_users(
+    benchmarks: Sequence[Mapping[str, Any]],
+) -> Iterator[tuple[dict[str, Any], dict[str, Mapping[str, Any]]]]:
+    """What a row of a benchmark is of, and its decoders' rows by name, per number of users.
+
+    Those without the rows that all are compared with are left out. Machines are told apart where
+    there are several.
+    """
     differ = len({benchmark.get("machine") for benchmark in benchmarks}) > 1
     for benchmark in sorted(benchmarks, key=n_items):
-        timed = benchmark["rows"]
-        for batch in sorted({row["batch"] for row in timed}):
-            ms = {row["decoder"]: row["p50_ms"] for row in timed if row["batch"] == batch}
-            if not {"exact", "leaves", "trunk", "trunk + leaves"} <= ms.keys():
-                continue
-            own = {name: ms[name] for name in ("trunk", "exact", "leaves", "trunk + leaves")}
-            coded = [took for name, took in ms.items() if name.startswith("ar_")]
-            row = {"catalogue": catalogue(benchmark), "users": batch, **own}
-            row["machine"] = benchmark["machine"] if differ else None
-            row["of_search"] = ms["exact"] / ms["leaves"]
-            row["of_both"] = (ms["trunk"] + ms["exact"]) / ms["trunk + leaves"]
-            if coded:
-                row["autoregressive"] = min(coded)
-                row["of_codes"] = min(coded) / ms["trunk + leaves"]
-            if (again := ms.get("trunk + leaves + S2")) is not None:
-                row["trunk + leaves + S2"] = again
-                if coded:
-                    row["of_codes_s2"] = min(coded) / again
-            rows.append(row)
-    return rows, shown_columns(_SIZES, rows)
+        machine = {"machine": benchmark["machine"]} if differ else {}
+        for users in sorted({row["batch"] for row in benchmark["rows"]}):
+            timed = {row["decoder"]: row for row in benchmark["rows"] if row["batch"] == users}
+            if {"exact", "leaves", "trunk", "trunk + leaves"} <= timed.keys():
+                yield {"catalogue": catalogue(benchmark), "users": users, **machine}, timed
+
+
+def _fastest_beams(timed: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+    """The fastest row of a beam search by how many codes it generates."""
+    fastest: dict[int, Mapping[str, Any]] = {}
+    for name, row in timed.items():
+        if found := re.match(r"ar_\w+, (\d+) codes", name):
+            codes = int(found[1])
+            fastest[codes] = min(fastest.get(codes, row), row, key=lambda row: row["p50_ms"])
+    return fastest
 
 
 def catalogue(benchmark: Mapping[str, Any]) -> str:

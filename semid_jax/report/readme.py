@@ -172,10 +172,12 @@ def _glance(records: Sequence[Record], benchmarks: Sequence[Mapping[str, Any]]) 
         parts.append(f"Medians over calls, {glance.catalogue(largest)}:")
         parts += _measured(largest, *glance.speed(largest))
         parts += [
-            "What a faster search and parallel codes are worth, by catalogue. The beam search is "
-            "the fastest of GPT2's, whose IDs are as short as tells the items apart: four codes, "
-            "five of a million items.",
-            markdown_table(*glance.sizes(benchmarks)),
+            "What a faster search is worth, by catalogue, lists of ten by S1:",
+            markdown_table(*glance.searches(benchmarks)),
+            "What two steps are worth in place of a beam search, by catalogue: GPT2's with the "
+            "same trunk, its IDs as short as tells the items apart, or as long as ours; the "
+            "faster of two tries. A server takes in an interaction of every user first.",
+            markdown_table(*glance.parallel(benchmarks)),
             _machines(made["machine"] for made in benchmarks),
         ]
     return parts
