@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from semid_jax.models.codes import Centroids, meaning
-from semid_jax.models.fusion import Archetypes, ItemViews, parts, see
+from semid_jax.models.fusion import Archetypes, ItemViews
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.train.objective import Codes
 from semid_jax.train.proposal import make_proposal
@@ -62,12 +62,9 @@ def make_views(rng):
 
 
 def make_codes(coarse, fine, views):
-    column = jnp.arange(A)[:, None]
-    z = see(views, column, jnp.arange(N + 1)[None])
-    detail = meaning(make_centroids(), jnp.asarray(coarse), jnp.asarray(fine)).detail
     codes = jnp.asarray(coarse), jnp.asarray(fine)
     proposal = make_proposal(np.minimum(np.arange(N + 1), 1))  # all alike
-    return Codes(*codes, proposal, POPULARITY, views, z, detail, parts(views), make_centroids())
+    return Codes(*codes, proposal, POPULARITY, views, make_centroids())
 
 
 def states_of(generator, params, vectors, items):

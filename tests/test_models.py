@@ -152,7 +152,7 @@ def test_the_fine_loss_is_a_cross_entropy_given_the_cell_and_sampling_digits_kee
 def test_a_sample_of_candidates_stands_for_all_items():
     counts = np.random.default_rng(0).integers(0, 9, N + 1)
     counts[0] = 0
-    codes = Codes(None, None, make_proposal(counts), None, None, None, None, None, None)
+    codes = Codes(None, None, make_proposal(counts), None, None, None)
     value = np.random.default_rng(1).uniform(size=N + 1)
     sums = []
     for seed in range(300):

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+Rows = jax.Array | slice  # of a table of items: int32[...], or a range of them
 FAINTEST = 0.05  # a weight below counts as one: a modality that z hardly holds is not asked for
 
 
@@ -74,7 +75,7 @@ class ItemViews:
     table: jax.Array
 
 
-def see(views: ItemViews, archetype: jax.Array, items: jax.Array) -> jax.Array:
+def see(views: ItemViews, archetype: jax.Array, items: Rows) -> jax.Array:
     """z of items under archetypes.
 
     Args:
@@ -107,9 +108,10 @@ def ask(belief: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
     return jnp.einsum("...mk,mkd->...d", by_taste, table)
 
 
-def parts(views: ItemViews) -> jax.Array:
-    """alpha~[i, m] e[i, m] of all items under all archetypes: float32[A, N + 1, M, D]."""
-    return shares(views.archetypes.alpha[:, None], views.mask)[..., None] * views.e
+def parts(views: ItemViews, archetype: jax.Array, items: Rows) -> jax.Array:
+    """alpha~[i, m] e[i, m] of items under archetypes, see `see`: float32[..., M, D]."""
+    own = shares(views.archetypes.alpha[archetype], views.mask[items])
+    return own[..., None] * views.e[items]
 
 
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:

@@ -39,8 +39,6 @@ from semid_jax.eval.phases import trace_decoding
 from semid_jax.eval.read_sides import read_side
 from semid_jax.eval.searching import Queries
 from semid_jax.eval.users import mean_metrics
-from semid_jax.models.codes import meaning
-from semid_jax.models.fusion import parts
 from semid_jax.models.hdnag import Generator, GeneratorConfig
 from semid_jax.models.hdnag_losses import LossConfig
 from semid_jax.models.pmat import PmatConfig
@@ -229,7 +227,7 @@ def train_stage(
     batches = make_batches(config, raw.interactions, readings.archetype, belief)
     blank = generator_arrays.initialise(generator, tokenizer.centroids, config.seed)
     params = start_codes(blank, tokenizer, config.seed)
-    codes = make_codes(tokenizer, popularity(raw.interactions), generator.has_dense)
+    codes = make_codes(tokenizer, popularity(raw.interactions))
     start = Model(params, tokenizer.views, tokenizer.centroids, generator)
     users = validation_users(config, raw.interactions.n_users)
     side, _, _ = read_side(tokenizer, raw.interactions, "validation", settings.max_length, users)
@@ -311,24 +309,19 @@ def calibrate_stage(
     return weigh_likeness(params, factor, scale * unit)
 
 
-def make_codes(tokenizer: Tokenizer, counts: np.ndarray, has_dense: bool) -> Codes:
+def make_codes(tokenizer: Tokenizer, counts: np.ndarray) -> Codes:
     """The catalogue as the training step reads it.
 
     Args:
       tokenizer: with its IDs.
       counts: int64[N + 1], how often items are chosen.
-      has_dense: whether the model scores by S2 as well.
     """
-    coarse, fine = jnp.asarray(tokenizer.coarse), jnp.asarray(tokenizer.fine)
     return Codes(
-        coarse,
-        fine,
+        jnp.asarray(tokenizer.coarse),
+        jnp.asarray(tokenizer.fine),
         make_proposal(counts),
         log_popularity(counts),
         tokenizer.views,
-        jnp.asarray(tokenizer.points),
-        meaning(tokenizer.centroids, coarse, fine).detail,
-        parts(tokenizer.views) if has_dense else None,
         tokenizer.centroids,
     )
 

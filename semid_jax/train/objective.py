@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from semid_jax.models.codes import Centroids, CodeVectors, Meaning, meaning
-from semid_jax.models.fusion import ItemViews, ask
+from semid_jax.models.codes import Centroids, CodeVectors, meaning
+from semid_jax.models.fusion import ItemViews, Rows, ask, parts, see
 from semid_jax.models.hdnag import Generator, interests
 from semid_jax.models.hdnag_losses import (
     NEVER,
@@ -33,12 +33,13 @@ from semid_jax.models.linear import multiply
 from semid_jax.train.proposal import Proposal, draw_items
 from semid_jax.train.step import Batch, Chance, Losses
 
-Rows = jax.Array | slice  # of a table of items: int32[...], or a range of them
-
 
 @struct.dataclass
 class Codes:
     """What a step reads: the catalogue's IDs and how to sample from it.
+
+    What an archetype sees of an item is computed where it is asked: tables of it would be A times
+    as large as those of the items.
 
     Attributes:
       coarse: int32[A, N + 1].
@@ -46,10 +47,6 @@ class Codes:
       proposal: what candidates are drawn from.
       popularity: float32[N + 1], pop of each item.
       views: what it takes to see an item as an archetype does.
-      z: float32[A, N + 1, D_z], all items as the archetypes see them.
-      detail: float32[A, N + 1, D_z], what their fine digits stand for, see `Meaning`.
-      parts: float32[A, N + 1, M, D_z], alpha~[i, m] e[i, m], what likeness in S2 reads; None if
-        the model has no dense term.
       centroids: what any code stands for.
     """
 
@@ -58,15 +55,7 @@ class Codes:
     proposal: Proposal
     popularity: jax.Array
     views: ItemViews
-    z: jax.Array
-    detail: jax.Array
-    parts: jax.Array | None
     centroids: Centroids
-
-    def meaning(self, column: jax.Array, items: Rows) -> Meaning:
-        """What the IDs of items in columns int32[...] stand for."""
-        cell = self.centroids.coarse[self.coarse[column, items]]
-        return Meaning(cell, self.detail[column, items])
 
 
 def sample_candidates(codes: Codes, key: jax.Array, count: int) -> Candidates:
@@ -114,30 +103,24 @@ class Bound:
         """One method of the generator."""
         return self.generator.apply(self.params, *arguments, method=method)
 
-    @property
-    def parts(self) -> jax.Array | None:
-        """What likeness in S2 reads of the items; None where S1 is all there is."""
-        return self.codes.parts if self.generator.has_dense else None
-
     def code_vectors(self, column: jax.Array, items: Rows) -> CodeVectors:
         """Items in columns int32[...] as S1 meets them."""
-        codes = self.codes
-        read = codes.coarse[column, items], codes.fine[column, items]
-        asked = *read, codes.meaning(column, items), codes.popularity[items]
-        made: CodeVectors = self(*asked, method=Generator.code_vectors)
-        return made
+        read = self.codes.coarse[column, items], self.codes.fine[column, items]
+        return self._vectors(*read, self.codes.popularity[items])
 
     def fake_vectors(self, coarse: jax.Array, fine: jax.Array) -> CodeVectors:
         """Codes int32[V], uint8[V, L] that no item has, as S1 meets them."""
-        stands_for = meaning(self.codes.centroids, coarse, fine)
-        asked = coarse, fine, stands_for, jnp.zeros(len(coarse))
+        return self._vectors(coarse, fine, jnp.zeros(len(coarse)))
+
+    def _vectors(self, coarse: jax.Array, fine: jax.Array, popularity: jax.Array) -> CodeVectors:
+        asked = coarse, fine, meaning(self.codes.centroids, coarse, fine), popularity
         made: CodeVectors = self(*asked, method=Generator.code_vectors)
         return made
 
     def dense_vectors(self, column: jax.Array, items: Rows) -> jax.Array:
         """y of items in columns int32[...], float32[..., D]."""
-        asked = self.codes.z[column, items], items
-        made: jax.Array = self(*asked, method=Generator.dense_vectors)
+        z = see(self.codes.views, column, items)
+        made: jax.Array = self(z, items, method=Generator.dense_vectors)
         return made
 
 
@@ -169,7 +152,7 @@ def group_losses(
     inputs, targets, column = batch["inputs"], batch["targets"], batch["archetype"][:, None]
     sample_key, fake_key, digit_key = jax.random.split(chance.key(), 3)
 
-    z = codes.z[column, inputs]
+    z = see(codes.views, column, inputs)
     read = codes.coarse[column, inputs], codes.fine[column, inputs]
     x = call(*read, z, inputs, method=Generator.read)
     states = call(x, inputs > 0, chance.dropout_seeds(batch), method=Generator.states)
@@ -217,9 +200,10 @@ def _positions(
     """The positions of a batch, [B, T, ...], as the item-level losses look at them."""
     inputs, targets, column = batch["inputs"], batch["targets"], batch["archetype"][:, None]
     own_y, past = None, None
-    if call.parts is not None:
+    if call.generator.has_dense:
         taste = interests(call.codes.views.e[inputs], call.generator.config.fading)
-        own_likeness = jnp.einsum("btmd,btmd->btm", taste, call.parts[column, targets])
+        own_parts = parts(call.codes.views, column, targets)
+        own_likeness = jnp.einsum("btmd,btmd->btm", taste, own_parts)
         own_y = call.dense_vectors(column, targets)
         past = Past(taste, own_likeness, seen_so_far(inputs))
     asked = Asked(states, call.code_vectors(column, targets), coarse_logits, own_y)
@@ -240,9 +224,9 @@ def _group(
     everything = len(candidates.ids) == len(codes.proposal.log_p) - 1
     rows: Rows = slice(1, None) if everything else candidates.ids
     coarse, fine = codes.coarse[archetype, rows], codes.fine[archetype, rows]
-    parts, dense = None, None
-    if call.parts is not None:
-        parts = call.parts[archetype, rows]
+    likened, dense = None, None
+    if call.generator.has_dense:
+        likened = parts(codes.views, archetype, rows)
         dense = Dense(
             call.dense_vectors(archetype, rows),
             call(method=Generator.likeness_by),
@@ -250,7 +234,7 @@ def _group(
         )
     total, reported = item_losses(
         config,
-        Fixed(candidates, jax.nn.one_hot(coarse, call.generator.cells), parts),
+        Fixed(candidates, jax.nn.one_hot(coarse, call.generator.cells), likened),
         call.code_vectors(archetype, rows),
         call.fake_vectors(*fake_codes(fake_key, coarse, fine, config.fakes)),
         dense,
