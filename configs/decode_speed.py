@@ -3,6 +3,7 @@
     python -m semid_jax.launch --config=configs/decode_speed.py          # an hour on two cores
     python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
     python -m semid_jax.launch --config=configs/decode_speed.py:movielens
+    python -m semid_jax.launch --config=configs/decode_speed.py:ten_million    # S1, 20 GB
     python -m semid_jax.launch --config=configs/decode_speed.py:beauty   # as it is, half an hour
     python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
 
@@ -59,6 +60,25 @@ PRESETS: dict[str, Preset] = {
             "batch_size": 32,
             "group": 32,
             "buckets": (20, 50, 100),
+        },
+    },
+    # What fits on a machine of 24 GB: z of half the width, no S2, whose calibration asks all users
+    # for everything, decoders that read codes alone, and batches whose probes are few gigabytes.
+    "ten_million": {
+        **MILLION,
+        "data": {**MILLION["data"], "expand": 10_000_000},
+        "tokenizer": {"archetypes": 1, "width": 64},
+        "model": {**MILLION["model"], "dense": "none"},
+        "train": {**MILLION["train"], "epochs": 3, "evaluate_users": 500, "buckets": (8, 20)},
+        "loss": {**MILLION["loss"], "candidates": 4096},
+        "benchmark": {
+            "methods": ("exact", "inverted", "leaves"),
+            "batches": (1, 64),
+            "users": 512,
+            "seconds": 1.0,
+            "lengths": (5,),
+            "epochs": (1,),
+            "beams": (10,),
         },
     },
     # The real catalogue, trained as in configs/studies/tokenizers.py: accuracies mean something.

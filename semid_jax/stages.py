@@ -225,7 +225,7 @@ def expand_stage(config: ConfigDict, workdir: Path, raw: RawDataset) -> RawDatas
         started = time.perf_counter()
         drawn = dataclasses.asdict(draw(raw, config.data.expand))
         artifacts.write(directory, "expanded", drawn, inputs, settings, since(started))
-    raw = expanded(raw, Expansion(**artifacts.read(directory, "expanded")[0]))
+    raw = expanded(raw, Expansion(**artifacts.read(directory, "expanded", mmap=True)[0]))
     print(f"data: expanded to {describe(raw)}")
     return raw
 

@@ -49,8 +49,7 @@ def make_views(rng):
     mask = np.ones((N + 1, M), bool)
     mask[0], mask[3, 0] = False, False
     return ItemViews(
-        jnp.asarray(rng.normal(size=(N + 1, M, Z)) * mask[..., None], jnp.float32),
-        jnp.asarray(rng.normal(size=(N + 1, M, Z)) * mask[..., None], jnp.float32),
+        jnp.asarray(rng.normal(size=(N + 1, M, 2 * Z)) * mask[..., None], jnp.float32),
         jnp.asarray(mask),
         Archetypes(
             jnp.asarray([[0.3, 0.7], [0.9, 0.1]]),

@@ -60,8 +60,8 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
             share = sum(float(views.archetypes.alpha[a, m]) for m in present)
             for m in present:
                 part = float(views.archetypes.alpha[a, m]) / share
-                liked[a, i, m] = part * views.e[i, m]
-                z[a, i] += (1 + views.archetypes.gate[a]) * part * views.h[i, m]
+                liked[a, i, m] = part * views.e(i)[m]
+                z[a, i] += (1 + views.archetypes.gate[a]) * part * views.h(i)[m]
         y[a] = z[a] @ V + u
         y[a, 0] = 0
     column = archetype[:, None]
@@ -77,7 +77,7 @@ def test_s2_is_s1_and_the_dense_term_wherever_it_is_computed(dense, candidates):
         for t in range(6):
             s2[b, t, sorted(set(inputs[b, : t + 1]))] -= 0.8
             fade = 0.7 ** (t - np.arange(t + 1))
-            of_history = np.asarray(views.e)[inputs[b, : t + 1]]
+            of_history = np.asarray(views.e(inputs[b, : t + 1]))
             tastes[b, t] = np.einsum("k,kmd->md", fade / fade.sum(), of_history)
             s2[b, t] += liked[archetype[b], :, 0] @ tastes[b, t, 0] * 0.6
             s2[b, t] += liked[archetype[b], :, 1] @ tastes[b, t, 1] * -0.4

@@ -54,8 +54,7 @@ def test_queries_equal_those_of_one_padded_batch(monkeypatch, reads_belief):
     blank = side.coarse[:1], side.fine[:1], np.zeros((1, T, Z))
     params = generator.init(jax.random.key(0), centroids, *blank)
     views = ItemViews(
-        jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
-        jnp.asarray(rng.normal(size=(N + 1, 2, Z)), jnp.float32),
+        jnp.asarray(rng.normal(size=(N + 1, 2, 2 * Z)), jnp.float32),
         jnp.ones((N + 1, 2), bool),
         Archetypes(jnp.ones((A, 2)) / 2, jnp.zeros((A, Z)), jnp.ones((A, Z)) / 10),
         jnp.asarray(rng.normal(size=(2, 3, Z)), jnp.float32),

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from semid_jax.features import normalise
 from semid_jax.features.attributes import fit_idf, weigh_bags
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_components, fit_transform
@@ -104,6 +105,14 @@ def test_items_outside_training_change_nothing_of_the_fit(catalogue, train_items
     np.testing.assert_array_equal(after.x[modality][train_items], before.x[modality][train_items])
     if modality == "attributes":
         assert not after.present["attributes"][held_out].any()  # only tokens never seen before
+
+
+def test_rows_are_transformed_some_at_a_time_as_all_at_once(catalogue, train_items, monkeypatch):
+    whole, _ = fit_transform(catalogue, train_items, FeaturesConfig())
+    monkeypatch.setattr(normalise, "ROWS", 7)
+    parts, _ = fit_transform(catalogue, train_items, FeaturesConfig())
+    for name in whole.modalities:
+        np.testing.assert_allclose(parts.x[name], whole.x[name], rtol=1e-6, atol=1e-7)
 
 
 def test_whitening_makes_deviations_equal():

@@ -7,6 +7,7 @@ import pytest
 
 from semid_jax import types
 from semid_jax.quantize import codebook as books
+from semid_jax.quantize import fit as fitting
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.fit import fit
 
@@ -59,6 +60,16 @@ def test_ids_fit_the_vectors(change):
         )
         decoded = np.asarray(books.decode(book, coarse[column, 1:], fine[column, 1:]))
         assert ((z - decoded) ** 2).sum() < 0.4 * ((z - z.mean(axis=0)) ** 2).sum()
+
+
+def test_digits_are_found_some_items_at_a_time_as_all_at_once(monkeypatch):
+    points, train = world()
+    book, coarse, fine = fit(points, train, CONFIG)
+    monkeypatch.setattr(fitting, "ROWS", 7)
+    for found, expected in zip(
+        fitting.encode_items(book, points, CONFIG.balance), (coarse, fine), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 def test_one_digit_is_of_the_items_own_coordinates():

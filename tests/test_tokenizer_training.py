@@ -8,14 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from semid_jax.data.sequences import train_items
+from semid_jax.data.sequences import popularity, train_items
 from semid_jax.data.synthetic import SyntheticConfig, generate
 from semid_jax.features.behaviour import co_occurrences, mutual_information
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.features.normalise import fit_transform
+from semid_jax.models import encoders
 from semid_jax.models.encoders import Refiner
 from semid_jax.models.perceiver import Preference
 from semid_jax.models.pmat import Pmat, PmatConfig
+from semid_jax.train import tokenizer
 from semid_jax.train.tokenizer import fit_pmat, sample_windows, start_own
 from semid_jax.train.tokenizer_loss import (
     Windows,
@@ -71,6 +73,21 @@ def test_two_devices_train_as_one():
     single = dataclasses.replace(CONFIG, batch_size=1)
     few = fit_pmat(features, raw.interactions, single, 30, 0)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(few))
+
+
+def test_items_are_frozen_some_at_a_time_as_all_at_once(monkeypatch):
+    module, params, _, _ = start()
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(p.dtype), params)
+    raw, features = make_world()
+    asked = module, params, features, popularity(raw.interactions), 0
+    whole = tokenizer.freeze(*asked)
+    assert np.abs(np.asarray(whole.h - whole.e)).max() > 0.1
+    monkeypatch.setattr(encoders, "ROWS", 7)
+    monkeypatch.setattr(tokenizer, "ROWS", 7)
+    parts = tokenizer.freeze(*asked)
+    np.testing.assert_allclose(parts.e, whole.e, atol=1e-6)
+    np.testing.assert_allclose(parts.h, whole.h, atol=1e-5)
 
 
 def test_what_z_learns_does_not_reach_the_perceiver():

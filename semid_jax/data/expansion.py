@@ -198,7 +198,8 @@ def choose_members(
 def name_items(catalogue: Catalogue, parent: np.ndarray, vectors: np.ndarray) -> Catalogue:
     """The expanded catalogue: children are called by their parent's id and a number."""
     number = np.arange(len(parent)) - np.searchsorted(parent, parent) + 1
-    ids = np.char.add(np.char.add(catalogue.item_ids[1:][parent], "+"), number.astype(str))
+    name = number.astype(f"U{len(str(number.max(initial=0)))}")  # as wide as it need be
+    ids = np.char.add(np.char.add(catalogue.item_ids[1:][parent], "+"), name)
     ids = np.concatenate([catalogue.item_ids, ids])
     blank = np.zeros(len(ids), "U1")
     return Catalogue(ids, ids, blank, {MODALITY: vectors}, {})

@@ -52,7 +52,8 @@ def _along_widest(
       sizes: int[p].
       part: int[n].
     """
-    around = points - (np.add.reduceat(points, starts) / sizes[:, None])[part]
+    means = np.add.reduceat(points, starts) / sizes[:, None].astype(np.float32)
+    around = points - means[part]
     widest = np.argmax(np.add.reduceat(around**2, starts), axis=1)
     direction = np.eye(points.shape[1], dtype=np.float32)[widest]
     for _ in range(POWER):

@@ -34,7 +34,7 @@ class DenseItems:
     """The catalogue's side of the dense term.
 
     Attributes:
-      content: float32[N + 1, M, 2 D_z], h and e of the items, zero where one lacks the modality.
+      content: float32[N + 1, M, D_z + D_e], h and e of the items, see `ItemViews`.
       mask: bool[N + 1, M].
       free: float32[N + 1, D], u; None without.
       repeat: rho, float32[].

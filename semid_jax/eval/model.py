@@ -133,8 +133,7 @@ def dense_items(model: Model) -> DenseItems | None:
         return None
     free = params["params"]["free"] if generator.has_free else None
     repeat = generator.apply(params, method=Generator.repeat)
-    content = jnp.concatenate([views.h, views.e], axis=-1)
-    return DenseItems(content, views.mask, free, repeat)
+    return DenseItems(views.content, views.mask, free, repeat)
 
 
 @jax.jit
@@ -178,7 +177,7 @@ def user_vectors(
         query = call(model.centroids, state, interest, method=Generator.query)
         tastes = None
         if generator.has_dense:
-            encoded = rows.unpack(views.e[items])
+            encoded = rows.unpack(views.e(items))
             by_modality = last_interest(encoded, mask, generator.config.fading)
             tastes = Tastes(interest, by_modality)
     return query_vector(*query), state, tastes

@@ -14,6 +14,7 @@ from semid_jax.features.attributes import fit_idf, weigh_bags
 from semid_jax.features.config import FeaturesConfig
 from semid_jax.types import Catalogue, InputError, ItemFeatures
 
+ROWS = 65536  # of items at once
 SMALLEST_SHARE = 1e-6  # components with less than this share of the largest deviation are noise
 
 
@@ -42,7 +43,7 @@ def fit_transform(
     for name in select_modalities(catalogue, config.modalities):
         raw: np.ndarray | scipy.sparse.csr_matrix
         if name in catalogue.vectors:
-            raw, has = _dense(catalogue.vectors[name], name)
+            raw, has = catalogue.vectors[name], _present(catalogue.vectors[name], name)
         else:
             bags = catalogue.tokens[name]
             vocabulary, weights = fit_idf(bags, train_items)
@@ -55,10 +56,9 @@ def fit_transform(
                 f"features.modalities: no training item has {name!r}; leave it out of the list"
             )
         mean, components, scale = fit_components(
-            raw[np.flatnonzero(training)], config.dimensions, config.whitening
+            raw[np.flatnonzero(training)].astype(np.float64), config.dimensions, config.whitening
         )
-        x = np.asarray(raw @ components.T - mean @ components.T) * scale
-        features[name] = np.where(has[:, None], x, 0).astype(np.float32)
+        features[name] = _transform(raw, has, mean, components, scale)
         present[name] = has
         fitted |= {
             f"{name}/mean": mean.astype(np.float32),
@@ -77,7 +77,7 @@ def read_features(directory: Path) -> ItemFeatures:
     Raises:
       InputError: it is missing or torn.
     """
-    arrays, _ = artifacts.read(directory, "features")
+    arrays, _ = artifacts.read(directory, "features", mmap=True)
     x = {k.removeprefix("x/"): v for k, v in arrays.items() if k.startswith("x/")}
     return ItemFeatures(x, {name: arrays[f"present/{name}"] for name in x})
 
@@ -99,8 +99,31 @@ def select_modalities(catalogue: Catalogue, wanted: tuple[str, ...]) -> tuple[st
     return tuple(sorted(set(wanted or catalogue.modalities)))
 
 
-def _dense(table: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """float64[N + 1, d] with zeros where absent, and bool[N + 1]."""
+def _transform(
+    raw: np.ndarray | scipy.sparse.csr_matrix,
+    has: np.ndarray,
+    mean: np.ndarray,
+    components: np.ndarray,
+    scale: np.ndarray,
+) -> np.ndarray:
+    """float32[N + 1, k], zero where absent; in double precision, some rows at a time."""
+    x = np.zeros((len(has), len(components)), np.float32)
+    for at in range(0, len(has), ROWS):
+        part = slice(at, at + ROWS)
+        rows = raw[part]
+        if not scipy.sparse.issparse(rows):
+            rows = np.where(has[part, None], rows, 0).astype(np.float64)
+        made = np.asarray(rows @ components.T - mean @ components.T) * scale
+        x[part] = np.where(has[part, None], made, 0)
+    return x
+
+
+def _present(table: np.ndarray, name: str) -> np.ndarray:
+    """bool[N + 1], which items have a modality: rows of all nan have none.
+
+    Raises:
+      InputError: a row that is neither finite nor all nan.
+    """
     has = ~np.isnan(table).all(axis=1)
     has[0] = False
     wrong = np.flatnonzero(has & ~np.isfinite(table).all(axis=1))
@@ -109,7 +132,7 @@ def _dense(table: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
             f"modality {name!r}: non-finite value in item row {wrong[0]}; make the row finite, or "
             "all NaN if the item lacks this modality"
         )
-    return np.where(has[:, None], table, 0).astype(np.float64), has
+    return has
 
 
 def fit_components(

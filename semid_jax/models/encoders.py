@@ -8,7 +8,9 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import ArrayLike
+import numpy as np
+
+ROWS = 65536  # items encoded at once
 
 
 def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
@@ -16,7 +18,7 @@ def unit(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
     return x * jax.lax.rsqrt(jnp.sum(x * x, axis=-1, keepdims=True) + epsilon)
 
 
-def encode(x: Mapping[str, ArrayLike], present: Mapping[str, ArrayLike], width: int) -> jax.Array:
+def encode(x: Mapping[str, np.ndarray], present: Mapping[str, np.ndarray], width: int) -> jax.Array:
     """e[i, m]: the direction of an item's first D principal components, turned by modality.
 
     The turn keeps modalities narrower than D out of each other's way in their sum z. Nothing is
@@ -31,13 +33,20 @@ def encode(x: Mapping[str, ArrayLike], present: Mapping[str, ArrayLike], width: 
     Returns:
       float32[n, M, D], unit norm, modalities sorted; zero where an item lacks one.
     """
-    parts = []
-    for name in sorted(x):
-        components = jnp.asarray(x[name])[:, :width]
+    n = len(x[min(x)])
+    made = np.empty((n, len(x), width), np.float32)
+    for m, name in enumerate(sorted(x)):
         turn = jax.random.orthogonal(jax.random.key(zlib.crc32(name.encode())), width)
-        part = unit(components, 1e-12) * jnp.asarray(present[name])[:, None]
-        parts.append(part @ turn[: components.shape[1]])
-    return jnp.stack(parts, axis=1)
+        for at in range(0, n, ROWS):
+            rows = slice(at, at + ROWS)
+            made[rows, m] = _direction(x[name][rows, :width], present[name][rows], turn)
+    return jnp.asarray(made)
+
+
+@jax.jit
+def _direction(components: jax.Array, present: jax.Array, turn: jax.Array) -> jax.Array:
+    """One modality's e of items float32[n, d], d at most D, by turn float32[D, D]."""
+    return (unit(components, 1e-12) * present[:, None]) @ turn[: components.shape[1]]
 
 
 class Refiner(nn.Module):

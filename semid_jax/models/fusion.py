@@ -61,18 +61,25 @@ class ItemViews:
     """What it takes to see any item as any archetype does, and what users then ask for.
 
     Attributes:
-      e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
-      h: float32[N + 1, M, D], the same as z takes them.
+      content: float32[N + 1, M, D_z + D_e], items as z takes them, h, and as they are encoded, e,
+        side by side, for who needs one mostly needs both; zero where an item lacks the modality.
       mask: bool[N + 1, M].
       archetypes: A prototypes.
-      table: float32[M, K, D], what the perceiver's tastes ask of z.
+      table: float32[M, K, D_z], what the perceiver's tastes ask of z.
     """
 
-    e: jax.Array
-    h: jax.Array
+    content: jax.Array
     mask: jax.Array
     archetypes: Archetypes
     table: jax.Array
+
+    def h(self, items: Rows) -> jax.Array:
+        """float32[..., M, D_z], items as z takes them."""
+        return self.content[items][..., : self.archetypes.gate.shape[-1]]
+
+    def e(self, items: Rows) -> jax.Array:
+        """float32[..., M, D_e], encoded items."""
+        return self.content[items][..., self.archetypes.gate.shape[-1] :]
 
 
 def see(views: ItemViews, archetype: jax.Array, items: Rows) -> jax.Array:
@@ -87,7 +94,7 @@ def see(views: ItemViews, archetype: jax.Array, items: Rows) -> jax.Array:
       float32[..., D].
     """
     of = views.archetypes
-    return fuse(views.h[items], views.mask[items], of.alpha[archetype], of.gate[archetype])
+    return fuse(views.h(items), views.mask[items], of.alpha[archetype], of.gate[archetype])
 
 
 def ask(belief: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
@@ -111,7 +118,7 @@ def ask(belief: jax.Array, alpha: jax.Array, table: jax.Array) -> jax.Array:
 def parts(views: ItemViews, archetype: jax.Array, items: Rows) -> jax.Array:
     """alpha~[i, m] e[i, m] of items under archetypes, see `see`: float32[..., M, D]."""
     own = shares(views.archetypes.alpha[archetype], views.mask[items])
-    return own[..., None] * views.e[items]
+    return own[..., None] * views.e(items)
 
 
 def user_features(alpha: jax.Array, interest: jax.Array) -> jax.Array:

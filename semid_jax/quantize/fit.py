@@ -18,6 +18,7 @@ from semid_jax.quantize.config import QuantizeConfig, check
 POINTS_PER_CODEWORD = 4
 # Plain k-means does the long way; the limit on sizes then moves only the borders.
 BALANCED_ITERATIONS = 8
+ROWS = 1 << 17  # items whose digits are found at once: what it takes is several times their size
 
 
 def fit(
@@ -96,7 +97,9 @@ def encode_items(
     for column in np.unique(source):
         z = points[column, 1:]
         coarse[column, 1:] = balanced.assign_balanced(z, cells, capacity)
-        fine[column, 1:] = np.asarray(codebook.encode_fine(book, z, coarse[column, 1:]))
+        for at in range(1, rows, ROWS):
+            part = column, slice(at, at + ROWS)
+            fine[part] = codebook.encode_fine(book, points[part], coarse[part])
     return coarse[source], fine[source]
 
 

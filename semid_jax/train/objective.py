@@ -201,7 +201,7 @@ def _positions(
     inputs, targets, column = batch["inputs"], batch["targets"], batch["archetype"][:, None]
     own_y, past = None, None
     if call.generator.has_dense:
-        taste = interests(call.codes.views.e[inputs], call.generator.config.fading)
+        taste = interests(call.codes.views.e(inputs), call.generator.config.fading)
         own_parts = parts(call.codes.views, column, targets)
         own_likeness = jnp.einsum("btmd,btmd->btm", taste, own_parts)
         own_y = call.dense_vectors(column, targets)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -66,11 +67,12 @@ class Tokenizer:
     readings: Readings
     threshold: np.ndarray
 
-    @property
+    @functools.cached_property
     def views(self) -> ItemViews:
         """What it takes to see any item as any archetype does, and what users then ask for."""
         of = self.frozen
-        return ItemViews(of.e, of.h, of.mask, self.archetypes, of.table)
+        content = jnp.concatenate([of.h, of.e], axis=-1)
+        return ItemViews(content, of.mask, self.archetypes, of.table)
 
     @property
     def reads_users(self) -> bool:
@@ -119,10 +121,11 @@ def fit_archetypes(
 
 def view_items(frozen: Frozen, archetypes: Archetypes) -> np.ndarray:
     """float32[A, N + 1, D], z of every item under every archetype."""
-    one = jax.jit(lambda alpha, gate: fuse(frozen.h, frozen.mask, alpha, gate))
-    return np.stack(
-        [np.asarray(one(a, g)) for a, g in zip(archetypes.alpha, archetypes.gate, strict=True)]
-    )
+    h, one = jnp.asarray(frozen.h), jax.jit(fuse)
+    points = np.empty((len(archetypes.alpha), len(h), h.shape[-1]), np.float32)
+    for a, own in enumerate(zip(archetypes.alpha, archetypes.gate, strict=True)):
+        points[a] = one(h, frozen.mask, *own)
+    return points
 
 
 def beside_contexts(

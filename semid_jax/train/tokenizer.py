@@ -176,7 +176,8 @@ class Frozen:
 
     Attributes:
       params: of the module.
-      e: float32[N + 1, M, D], encoded items, zero where one lacks the modality.
+      e: float32[N + 1, M, D], encoded items, zero where one lacks the modality; of a tokenizer
+        that was read, as h on disk until `Tokenizer.views` asks for it.
       h: float32[N + 1, M, D], the same as z takes them.
       mask: bool[N + 1, M].
       table: float32[M, K, D], what the tastes ask of z.
@@ -185,8 +186,8 @@ class Frozen:
     """
 
     params: Any
-    e: jax.Array
-    h: jax.Array
+    e: jax.Array | np.ndarray
+    h: jax.Array | np.ndarray
     mask: jax.Array
     table: jax.Array
     latents: Latents
@@ -194,6 +195,7 @@ class Frozen:
 
 
 CROWD = 65536  # items at most that stand for the crowd
+ROWS = 65536  # items refined at once: the perceptron's hidden layer is several times their size
 
 
 def freeze(
@@ -221,6 +223,16 @@ def freeze(
     some = e[crowd], mask[crowd], log_popularity, jnp.asarray(log_drawn)
     latents = jax.jit(lambda p, *a: module.apply(p, *a, method=Pmat.latents))(params, *some)
     owner = jnp.asarray(find_owners(counts))
-    h = jax.jit(functools.partial(module.apply, method=Pmat.refine))(params, e, owner)
+    h = jax.jit(functools.partial(refine_items, module))(params, e, owner)
     table = module.apply(params, latents.taste, method=Pmat.table)
     return Frozen(params, e, h, mask, table, latents, read_items(latents, e, mask))
+
+
+def refine_items(module: Pmat, params: Any, e: jax.Array, owner: jax.Array) -> jax.Array:
+    """h of all items, float32[N + 1, M, D], some at a time, see `Pmat.refine`."""
+
+    def refine(item: tuple[jax.Array, jax.Array]) -> jax.Array:
+        made: jax.Array = module.apply(params, *item, method=Pmat.refine)
+        return made
+
+    return jax.lax.map(refine, (e, owner), batch_size=ROWS)

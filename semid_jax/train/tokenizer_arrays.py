@@ -50,12 +50,12 @@ def to_arrays(tokenizer: Tokenizer) -> dict[str, np.ndarray]:
 
 
 def load(directory: Path) -> Tokenizer:
-    """The tokenizer of a run: `directory` is WORKDIR/tokenizer.
+    """The tokenizer of a run: `directory` is WORKDIR/tokenizer. What is of the host stays on disk.
 
     Raises:
       InputError: no tokenizer's artefact, a torn one, or one of another revision.
     """
-    arrays, manifest = artifacts.read(directory, "tokenizer")
+    arrays, manifest = artifacts.read(directory, "tokenizer", mmap=True)
     with artifacts.of_this_revision(directory):
         return from_arrays(arrays, PmatConfig(**manifest["config"]["tokenizer"]))
 
@@ -73,11 +73,12 @@ def from_arrays(arrays: dict[str, np.ndarray], config: PmatConfig) -> Tokenizer:
     of_tastes = [name for name in params["params"] if name.startswith("taste_prior_")]
     modalities = tuple(sorted(name.removeprefix("taste_prior_") for name in of_tastes))
     frozen, shared = group("frozen"), group("shared")
-    e, h, mask, table = (jnp.asarray(frozen[name]) for name in ("e", "h", "mask", "table"))
+    e, h = frozen["e"], frozen["h"]
+    mask, table, read = (jnp.asarray(frozen[name]) for name in ("mask", "table", "readings"))
     latents = Latents(**{name: jnp.asarray(value) for name, value in group("latents").items()})
     return Tokenizer(
         module=Pmat(modalities, config, len(mask)),
-        frozen=Frozen(params, e, h, mask, table, latents, jnp.asarray(frozen["readings"])),
+        frozen=Frozen(params, e, h, mask, table, latents, read),
         archetypes=Archetypes(**{k: jnp.asarray(v) for k, v in group("archetypes").items()}),
         book=codebook.from_arrays(group("codebook")),
         shared=codebook.from_arrays(shared) if shared else None,
