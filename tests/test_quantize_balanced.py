@@ -41,7 +41,7 @@ def test_assignment_agrees_with_a_loop(n, cells, capacity):
 def test_small_chunks_change_nothing(monkeypatch):
     z, centroids = random(120, 4), random(6, 4, seed=1)
     whole = balanced.assign_balanced(z, centroids, 20)
-    monkeypatch.setattr(balanced, "SCORES", 64)
+    monkeypatch.setattr(balanced, "chunk_size", lambda cells: 16)
     np.testing.assert_array_equal(balanced.assign_balanced(z, centroids, 20), whole)
 
 

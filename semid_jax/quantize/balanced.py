@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-# Scores held at once; a chunk of points times all cells.
-SCORES = 2**24
+from semid_jax.quantize.nearest import chunk_size, half_distances
 
 
 def capacity_of(points: int, cells: int, balance: float) -> int:
@@ -49,7 +50,7 @@ def assign_balanced(z: np.ndarray, centroids: np.ndarray, capacity: int) -> np.n
     # The worst kept (distance, point) of a full cell; a cell only ever gets choosier, so whoever
     # is not better than this has been, or would be, turned away.
     bar = np.full(cells, np.inf, np.float32)
-    bar_point = np.full(cells, n, np.int64)
+    bar_point = np.full(cells, n, np.int32)
     free = np.arange(n)
     while len(free):
         cell[free], distance[free] = _propose(z, centroids, free, bar, bar_point)
@@ -74,23 +75,47 @@ def _propose(
     bar_point: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The nearest cell that would still take each free point, and the squared distance to it."""
-    halves = 0.5 * np.sum(centroids * centroids, axis=1)
     chosen = np.empty(len(free), np.int32)
     distance = np.empty(len(free), np.float32)
-    chunk = max(1, SCORES // len(centroids))
+    # One shape, or a point might be as near to a cell in one round and a bit nearer in the next.
+    chunk = min(chunk_size(len(centroids)), len(z))
+    cells = jnp.asarray(centroids), jnp.asarray(bar), jnp.asarray(bar_point)
     for start in range(0, len(free), chunk):
         part = free[start : start + chunk]
-        points = z[part]
-        norms = np.sum(points * points, axis=1, keepdims=True)
-        scores = norms + 2.0 * (halves[None, :] - points @ centroids.T)
-        closed = (scores > bar[None, :]) | (
-            (scores == bar[None, :]) & (part[:, None] > bar_point[None, :])
-        )
-        scores[closed] = np.inf
-        best = np.argmin(scores, axis=1)
-        chosen[start : start + chunk] = best
-        distance[start : start + chunk] = scores[np.arange(len(part)), best]
+        asked = np.pad(part, (0, chunk - len(part)), mode="edge")
+        best, at = _nearest_open(z[asked], asked.astype(np.int32), *cells)
+        chosen[start : start + chunk] = np.asarray(best)[: len(part)]
+        distance[start : start + chunk] = np.asarray(at)[: len(part)]
     return chosen, distance
+
+
+@jax.jit
+def _nearest_open(
+    points: jax.Array,
+    number: jax.Array,
+    centroids: jax.Array,
+    bar: jax.Array,
+    bar_point: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """The nearest of the cells that would take a point, see `assign_balanced`.
+
+    Args:
+      points: f32[n, D].
+      number: int32[n], of the points.
+      centroids: f32[C, D].
+      bar: f32[C], the worst distance that a full cell keeps.
+      bar_point: int32[C], and whose it is.
+
+    Returns:
+      (int32[n] cells, f32[n] squared distances).
+    """
+    norms = jnp.sum(points * points, axis=1)
+    distance = norms + 2.0 * half_distances(points[None], centroids[None])[0]
+    tie = (distance == bar[:, None]) & (number > bar_point[:, None])
+    distance = jnp.where((distance > bar[:, None]) | tie, jnp.inf, distance)
+    best = jnp.min(distance, axis=0)
+    cell = jnp.arange(len(centroids), dtype=jnp.int32)[:, None]
+    return jnp.min(jnp.where(distance == best, cell, len(centroids) - 1), axis=0), best
 
 
 def fit_balanced(
