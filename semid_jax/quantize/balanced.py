@@ -54,10 +54,12 @@ def assign_balanced(z: np.ndarray, centroids: np.ndarray, capacity: int) -> np.n
     free = np.arange(n)
     while len(free):
         cell[free], distance[free] = _propose(z, centroids, free, bar, bar_point)
-        touched = np.zeros(cells, bool)
-        touched[cell[free]] = True
-        held = np.flatnonzero((cell >= 0) & touched[cell])
-        held = held[np.lexsort((held, distance[held], cell[held]))]
+        # Only a cell that is full, and was proposed to, has anyone to turn away.
+        crowded = np.zeros(cells, bool)
+        crowded[cell[free]] = True
+        crowded &= np.bincount(cell, minlength=cells) >= capacity
+        held = np.flatnonzero(crowded[cell])
+        held = held[np.lexsort((distance[held], cell[held]))]
         owner = cell[held]
         rank = np.arange(len(held)) - np.searchsorted(owner, owner)
         last = held[rank == capacity - 1]
