@@ -67,6 +67,10 @@ class Parallel:
             jax.tree.map(jnp.array, tree), NamedSharding(self.mesh, PartitionSpec())
         )
 
+    def share(self, tree: Any) -> Any:
+        """Puts what no step changes on every device; what is on one already is not copied there."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
     def fetch(self, tree: Any) -> Any:
         """A replicated tree back on the host, as numpy arrays: the first device's copy.
 
@@ -86,9 +90,15 @@ class Parallel:
         return jax.device_put(batch, NamedSharding(self.mesh, PartitionSpec(AXIS)))
 
     def compile(self, step: Step) -> Step:
-        """The step on all devices; its state is donated."""
+        """The step of (state, what is shared, batch) on all devices; its state is donated."""
         if self.mode == "pmap":
-            return jax.pmap(step, axis_name=AXIS, donate_argnums=0, devices=self.devices)
+            return jax.pmap(
+                step,
+                axis_name=AXIS,
+                in_axes=(0, None, 0),
+                donate_argnums=0,
+                devices=self.devices,
+            )
         everywhere, split = PartitionSpec(), PartitionSpec(AXIS)
         # check_vma=False: with the check on, pmean of a gradient is multiplied by the device count.
         mapped = jax.shard_map(

@@ -202,7 +202,7 @@ def test_two_devices_train_as_one(mode, dense):
         parallel = Parallel(kind, devices)
         state = first_state(params, optimiser, 0)
         state, metrics = parallel.compile(step)(
-            parallel.replicate(state), parallel.replicate(codes), parallel.split(batch)
+            parallel.replicate(state), parallel.share(codes), parallel.split(batch)
         )
         found.append((parallel.fetch(state).params, parallel.fetch(metrics)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *found)
@@ -250,10 +250,8 @@ def test_a_seed_is_an_argument_of_the_compiled_step():
     }
     losses, traces = [], []
     for seed in (0, 1, 0):
-        state, constants = jax.tree.map(
-            lambda a: jnp.asarray(a)[None], (first_state(params, optimiser, seed), codes)
-        )
-        losses.append(float(compiled(state, constants, batch)[1]["item_loss"][0]))
+        state = jax.tree.map(lambda a: jnp.asarray(a)[None], first_state(params, optimiser, seed))
+        losses.append(float(compiled(state, codes, batch)[1]["item_loss"][0]))
         traces.append(len(traced))
     assert losses[0] == losses[2] != losses[1]
     assert traces[0] == traces[2] > 0

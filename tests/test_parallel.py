@@ -49,7 +49,7 @@ def test_a_step_is_compiled_once(mode, caplog):
         return {"a": state["a"] + constants + jax.lax.psum(batch.sum(), "data")}, {}
 
     step, batch = parallel.compile(add), np.ones((len(parallel.devices), 3), np.float32)
-    constants = parallel.replicate(jnp.ones(7))
+    constants = parallel.share(jnp.ones(7))
     state = parallel.replicate({"a": jnp.zeros(7)})
     with jax.log_compiles():
         state, _ = step(state, constants, parallel.split(batch))
@@ -59,3 +59,12 @@ def test_a_step_is_compiled_once(mode, caplog):
             state, _ = step(state, constants, parallel.split(batch))
         assert "Compiling" not in caplog.text
     np.testing.assert_array_equal(parallel.fetch(state)["a"], 3 * (1 + batch.sum()))
+
+
+@pytest.mark.parametrize("mode", ["pmap", "shard_map"])
+def test_what_is_shared_is_not_copied_where_it_lies(mode):
+    one = jnp.arange(1000.0)
+    shared = Parallel(mode, jax.devices()[:1]).share({"a": one})["a"]
+    assert shared.unsafe_buffer_pointer() == one.unsafe_buffer_pointer()
+    everywhere = Parallel(mode).share({"a": one})["a"]
+    assert len(everywhere.addressable_shards) == len(jax.devices()) > 1

@@ -104,7 +104,7 @@ def train(
     if not progress.done:
         trainer = Trainer(
             parallel.compile(step),
-            parallel.replicate(constants),
+            parallel.share(constants),
             batches,
             evaluate,
             config,

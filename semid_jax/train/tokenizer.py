@@ -81,7 +81,7 @@ def fit_pmat(
         0.0, config.lr, min(50, config.steps // 2), max(config.steps, 2)
     )
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule, b2=0.98))
-    params, inputs = parallel.replicate(params), parallel.replicate(inputs)
+    params, inputs = parallel.replicate(params), parallel.share(inputs)
     state = parallel.replicate(optimiser.init(params))
 
     @jax.jit
