@@ -76,7 +76,7 @@ PRESETS: dict[str, Preset] = {
             "batches": (1, 64),
             "users": 512,
             "seconds": 1.0,
-            "lengths": (5,),
+            "lengths": (6,),  # 614 items share four codes
             "epochs": (1,),
             "beams": (10,),
         },
