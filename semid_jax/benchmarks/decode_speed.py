@@ -7,13 +7,14 @@ told beside each time, on held-out users of the test split, under S1, or S2 wher
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from semid_jax import disk, provenance
-from semid_jax.benchmarks.autoregressive import beam_programs, train_beam_searches
+from semid_jax.benchmarks.autoregressive import BeamSearch, beam_programs, train_beam_searches
 from semid_jax.benchmarks.decode_rows import (
     accuracy,
     decoder_programs,
@@ -21,8 +22,8 @@ from semid_jax.benchmarks.decode_rows import (
     finish,
     trace_sizes,
 )
-from semid_jax.benchmarks.decoders import METHODS, check_methods, make_decoders
-from semid_jax.benchmarks.machine import measure
+from semid_jax.benchmarks.decoders import METHODS, Decoder, check_methods, make_decoders
+from semid_jax.benchmarks.machine import Rates, measure
 from semid_jax.benchmarks.memory import measure_peak
 from semid_jax.benchmarks.programs import time_programs
 from semid_jax.benchmarks.reranked import reranked, reranked_programs, worth_again
@@ -95,6 +96,7 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
       features: normalised features.
     """
     settings: DecodeSpeedConfig = section(config, "benchmark", DecodeSpeedConfig)
+    decode: DecodeConfig = section(config, "decode", DecodeConfig)
     methods = tuple(dict.fromkeys(("exact", *settings.methods, "inverted")))
     served = serve(config, workdir, raw, features, settings.users, settings.recall)
     built, held = measure_peak(lambda: build(served, config.quantize.balance))
@@ -103,7 +105,6 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     beams = train_beam_searches(config, workdir, raw, features, served.side.users)
     release()
     rates = measure(min(settings.seconds, 1.0))
-    decode: DecodeConfig = section(config, "decode", DecodeConfig)
     decoders = make_decoders(methods, served, decode, workdir / "index" / "scann")
     found = {
         decoder.name: run_search(served.queries, decoder.search, decoder.name)
@@ -111,24 +112,8 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
         if decoder.most is None
     }
     worth = {name: accuracy(lists, found["exact"], served.side) for name, lists in found.items()}
-    kept, probes = decoders, served.probes
-    if served.dense is not None:
-        kept = reranked(served, served.dense, decoders, decode)
-        again = worth_again(served, served.dense, kept, decode.k)
-        probes = next(decoder.size for decoder in kept if decoder.reads == "probes")
-    rows: list[dict[str, Any]] = []
     asked = {batch: served.some_queries(batch, max(16 // batch, 2)) for batch in settings.batches}
-    for batch, queries in asked.items():
-        programs = decoder_programs(decoders, queries, worth, rates)
-        programs += end_to_end(served, decoders, worth, batch, rates)
-        if served.dense is not None:
-            of_s2 = served, served.dense, kept, again, batch
-            programs += reranked_programs(*of_s2, decode, rates)
-        sized = (decoder for decoder in kept if decoder.reads)
-        programs += [streamed_program(served, decoder, decode, batch) for decoder in sized]
-        for search in beams:
-            programs += beam_programs(search, batch, rates)
-        rows += [{"batch": batch, **row} for row in time_programs(programs, settings.seconds)]
+    rows, probes = time_rows(served, decoders, beams, asked, worth, rates, decode, settings.seconds)
     for row in rows:
         if row["decoder"] == "inverted":
             row |= {"build_s": built, "build_mib": held}
@@ -147,6 +132,52 @@ def run(config: ConfigDict, workdir: Path, raw: RawDataset, features: ItemFeatur
     }
     write(workdir, config, made)
     show(workdir, made)
+
+
+def time_rows(
+    served: Served,
+    decoders: Sequence[Decoder],
+    beams: Sequence[BeamSearch],
+    asked: Mapping[int, Sequence[Any]],
+    worth: Mapping[str, dict[str, float]],
+    rates: Rates,
+    decode: DecodeConfig,
+    seconds: float,
+) -> tuple[list[dict[str, Any]], int]:
+    """Times searches, whole answers, a server's steps and beam searches, in turns.
+
+    Args:
+      served: the model and its users.
+      decoders: to be timed.
+      beams: of GPT2.
+      asked: users of a call to some queries of as many.
+      worth: how accurate each decoder's lists are, by its name.
+      rates: of the machine.
+      decode: k, and the items that S2 ranks again.
+      seconds: of timed calls, for each.
+
+    Returns:
+      A row each, and P of whole answers: chosen under S2 where the model has it.
+    """
+    kept, probes = decoders, served.probes
+    again: Mapping[str, dict[str, float]] = {}
+    if served.dense is not None:
+        kept = reranked(served, served.dense, decoders, decode)
+        again = worth_again(served, served.dense, kept, decode.k)
+        probes = next(decoder.size for decoder in kept if decoder.reads == "probes")
+    rows: list[dict[str, Any]] = []
+    for batch, queries in asked.items():
+        programs = decoder_programs(decoders, queries, worth, rates)
+        programs += end_to_end(served, decoders, worth, batch, rates)
+        if served.dense is not None:
+            of_s2 = served, served.dense, kept, again, batch
+            programs += reranked_programs(*of_s2, decode, rates)
+        sized = (decoder for decoder in kept if decoder.reads)
+        programs += [streamed_program(served, decoder, decode, batch) for decoder in sized]
+        for search in beams:
+            programs += beam_programs(search, batch, rates)
+        rows += [{"batch": batch, **row} for row in time_programs(programs, seconds)]
+    return rows, probes
 
 
 def trace_phases(
