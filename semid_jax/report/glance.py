@@ -166,6 +166,11 @@ def _fastest_beams(timed: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[
     return fastest
 
 
+def ranks_again(benchmark: Mapping[str, Any]) -> bool:
+    """Whether whole answers by S2 were timed."""
+    return any(row["decoder"].endswith(" + S2") for row in benchmark["rows"])
+
+
 def catalogue(benchmark: Mapping[str, Any]) -> str:
     """How many items, and of what: "12,101 items of amazon_2014/Beauty"."""
     return f"{n_items(benchmark):,} items of {dataset_of(benchmark['data'])}"
