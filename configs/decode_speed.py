@@ -2,7 +2,8 @@
 
     python -m semid_jax.launch --config=configs/decode_speed.py          # an hour on two cores
     python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
-    python -m semid_jax.launch --config=configs/decode_speed.py:movielens
+    python -m semid_jax.launch --config=configs/decode_speed.py:movielens          # two hours
+    python -m semid_jax.launch --config=configs/decode_speed.py:movielens_quick    # 100,000 items
     python -m semid_jax.launch --config=configs/decode_speed.py:ten_million    # S1, 20 GB
     python -m semid_jax.launch --config=configs/decode_speed.py:beauty   # as it is, half an hour
     python -m semid_jax.launch --config=configs/decode_speed.py --config.data.expand=100000
@@ -111,6 +112,29 @@ PRESETS: dict[str, Preset] = {
             "lengths": (4,),
             "epochs": (1,),
             "beams": (10,),  # the fastest that lists of ten can have
+        },
+    },
+    "movielens_quick": {
+        **MILLION,
+        "data": {"name": "movielens_1m", "expand": 100_000},
+        "train": {
+            **MILLION["train"],
+            "epochs": 2,
+            "evaluate_every": 2,
+            "evaluate_users": 1000,
+            "max_length": 100,
+            "batch_size": 32,
+            "group": 32,
+            "buckets": (50,),
+        },
+        "loss": {**MILLION["loss"], "candidates": 4096},
+        "decode": {"k": 10},
+        "benchmark": {
+            "users": 1024,
+            "seconds": 1.0,
+            "lengths": (4,),
+            "epochs": (1,),
+            "beams": (10,),
         },
     },
     "tiny": {
