@@ -49,6 +49,14 @@ MILLION: Preset = {
     # Of a million items some 300 share three codes of 256 values, a fourth tells only 256 apart.
     "benchmark": {"lengths": (5, 0)},
 }
+# Of minutes: the beam is the fastest that lists of ten can have.
+SHORT: dict[str, Any] = {
+    "users": 1024,
+    "seconds": 1.0,
+    "lengths": (4,),
+    "epochs": (1,),
+    "beams": (10,),
+}
 PRESETS: dict[str, Preset] = {
     "million": MILLION,
     "movielens": {
@@ -73,13 +81,11 @@ PRESETS: dict[str, Preset] = {
         "train": {**MILLION["train"], "epochs": 3, "evaluate_users": 500, "buckets": (8, 20)},
         "loss": {**MILLION["loss"], "candidates": 4096},
         "benchmark": {
+            **SHORT,
             "methods": ("exact", "inverted", "leaves"),
             "batches": (1, 64),
             "users": 512,
-            "seconds": 1.0,
             "lengths": (6,),  # 614 items share four codes
-            "epochs": (1,),
-            "beams": (10,),
         },
     },
     # The real catalogue, trained as in configs/studies/tokenizers.py: accuracies mean something.
@@ -106,13 +112,7 @@ PRESETS: dict[str, Preset] = {
         "train": {**MILLION["train"], "epochs": 2, "evaluate_every": 2, "buckets": (8, 20)},
         "loss": {**MILLION["loss"], "candidates": 4096},
         "decode": {"k": 10},
-        "benchmark": {
-            "users": 1024,
-            "seconds": 1.0,
-            "lengths": (4,),
-            "epochs": (1,),
-            "beams": (10,),  # the fastest that lists of ten can have
-        },
+        "benchmark": SHORT,
     },
     "movielens_quick": {
         **MILLION,
@@ -129,13 +129,7 @@ PRESETS: dict[str, Preset] = {
         },
         "loss": {**MILLION["loss"], "candidates": 4096},
         "decode": {"k": 10},
-        "benchmark": {
-            "users": 1024,
-            "seconds": 1.0,
-            "lengths": (4,),
-            "epochs": (1,),
-            "beams": (10,),
-        },
+        "benchmark": SHORT,
     },
     "tiny": {
         "data": {"name": "synthetic", "expand": 300},
