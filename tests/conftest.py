@@ -1,8 +1,8 @@
 """Two fake CPU devices for every test, set before jax is imported.
 
 Compiled programs are kept in .pytest_cache/jax, small ones too: many tests run the same ones in
-processes of their own. They are little optimised, and fused by the older of two emitters, which
-compiles a third faster: tests compile for longer than they compute.
+processes of their own. They are little optimised, fused by the older of two emitters, which
+compiles a third faster, and not cut up for more threads: two workers have a core each.
 """
 
 import os
@@ -12,7 +12,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=2"
     " --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-    " --xla_cpu_use_fusion_emitters=false"
+    " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 )
 os.environ.setdefault("TQDM_DISABLE", "1")
 os.environ.setdefault(

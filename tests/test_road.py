@@ -26,7 +26,7 @@ from semid_jax.train import streaming
 from semid_jax.types import InputError
 
 # With a dense term: S1 is evaluated on the way to S2, which is calibrated.
-TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.n_users=200"]
+TINY = ["--config=configs/hdnag.py:tiny", "--config.synthetic.n_users=128"]
 TINY += ["--config.model.dense=free", "--config.decode.methods=inverted,leaves,scann,exact"]
 
 

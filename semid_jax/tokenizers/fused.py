@@ -18,7 +18,7 @@ from semid_jax.quantize.codebook import Codebook
 from semid_jax.types import ItemFeatures
 
 LEAST_VARIANCE = 1e-7  # of a component, as a share of the widest one's
-SCAN = 50  # steps of one call: a step is short, and a call costs as much
+SCAN = 50  # most steps of one call: a step is short, and a call costs as much
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,7 +141,7 @@ def train(
       params: to start from.
       data: arrays that every step reads.
       draw: of a generator and a number of steps: the batches' rows, integers [steps, ...].
-      steps: of the optimiser, made up to a multiple of SCAN.
+      steps: of the optimiser; more than SCAN are made up to a multiple of it.
       lr: at the peak.
       seed: of the batches and of what is random in the loss.
       name: of the tokenizer, for the progress bar.
@@ -149,8 +149,8 @@ def train(
     Returns:
       Parameters after the last step.
     """
-    calls = max(1, -(-steps // SCAN))
-    total = calls * SCAN
+    each = max(1, min(steps, SCAN))
+    total = max(1, -(-steps // each)) * each
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, min(100, total // 5), total)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.0))
     generator, key = np.random.default_rng((seed, 21)), jax.random.key(seed)
@@ -165,17 +165,17 @@ def train(
             updates, state = optimiser.update(gradient, state, params)
             return (optax.apply_updates(params, updates), state), parts
 
-        numbers = first + jnp.arange(SCAN)
+        numbers = first + jnp.arange(each)
         (params, state), parts = jax.lax.scan(step, (params, state), (batches, numbers))
         return params, state, jax.tree.map(jnp.mean, parts)
 
     state = optimiser.init(params)
     parts: dict[str, jax.Array] = {}
     bar = tqdm(total=total, desc=name, unit="step", file=sys.stderr, mininterval=2.0)
-    for call in range(calls):
-        batches = draw(generator, SCAN)
-        params, state, parts = run(params, state, data, batches, jnp.int32(call * SCAN))
-        bar.update(SCAN)
+    for first in range(0, total, each):
+        batches = draw(generator, each)
+        params, state, parts = run(params, state, data, batches, jnp.int32(first))
+        bar.update(each)
     bar.close()
     said = ", ".join(f"{part} {float(value):.4f}" for part, value in parts.items())
     print(f"tokenize: {name} after {total} steps: {said}")
