@@ -206,6 +206,16 @@ def test_a_faster_search_is_told_beside_the_trunk_that_comes_before_it():
     assert [line.split(" | ")[1] for line in lines[2:]] == ["a laptop", "a server"]
 
 
+def test_the_benchmark_shown_first_is_the_largest_that_ranks_again_and_then_the_longest():
+    s1 = timed_benchmark(9000, 10.0, 2.0, 20.0, 20.0)
+    small = timed_benchmark(12, 10.0, 2.0, 20.0, 20.0, **{"trunk + leaves + S2": 30.0})
+    short = timed_benchmark(1200, 10.0, 2.0, 20.0, 20.0, **{"trunk + leaves + S2": 30.0})
+    both = {"trunk + leaves + S2": 30.0, "ar_trie, 3 codes, beam 10": 50.0}
+    whole = timed_benchmark(1200, 10.0, 2.0, 20.0, 20.0, **both)
+    assert max([s1, small, short, whole], key=glance.extent) is whole
+    assert max([s1, small], key=glance.extent) is small
+
+
 def test_two_steps_are_told_beside_the_faster_try_of_each_length():
     beams = {
         "ar_static, 17 codes, beam 10": 3000.0,

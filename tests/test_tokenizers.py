@@ -291,7 +291,7 @@ def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
     name = config.split(".")[0]
     if "hdnag" in config:
         arguments.append("--config.decode.methods=inverted,pruned,exact")
-    assert launch.main([*arguments, f"--config.{name}.steps=50"]) == 0
+    assert launch.main([*arguments, f"--config.{name}.steps=20"]) == 0
     metrics = json.loads((tmp_path / "w" / "results" / "metrics.json").read_text())
     assert 0 < metrics["test"]["ndcg@10"] < 1
     if "hdnag" in config:
@@ -301,9 +301,9 @@ def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
         assert not (shown / "figures" / "alpha.png").exists()
         assert "<h3>Weights</h3>" not in (shown / "report.html").read_text()
     said = {"fusid": "FusID", "pctx": "contexts"}[name]
-    assert f"{said} after 50" in capsys.readouterr().out
+    assert f"{said} after 20" in capsys.readouterr().out
     # Another tokenizer is another run.
-    assert launch.main([*arguments, f"--config.{name}.steps=51"]) == launch.BAD_INPUT
+    assert launch.main([*arguments, f"--config.{name}.steps=21"]) == launch.BAD_INPUT
     shutil.rmtree(tmp_path / "w")
 
 

@@ -166,9 +166,10 @@ def _fastest_beams(timed: Mapping[str, Mapping[str, Any]]) -> dict[int, Mapping[
     return fastest
 
 
-def ranks_again(benchmark: Mapping[str, Any]) -> bool:
-    """Whether whole answers by S2 were timed."""
-    return any(row["decoder"].endswith(" + S2") for row in benchmark["rows"])
+def extent(benchmark: Mapping[str, Any]) -> tuple[bool, int, int]:
+    """How much was timed: whether whole answers by S2 were, of how many items, in how many rows."""
+    again = any(row["decoder"].endswith(" + S2") for row in benchmark["rows"])
+    return again, n_items(benchmark), len(benchmark["rows"])
 
 
 def catalogue(benchmark: Mapping[str, Any]) -> str:

@@ -168,7 +168,7 @@ def _glance(records: Sequence[Record], benchmarks: Sequence[Mapping[str, Any]]) 
         )
         parts += [about, markdown_table(rows, columns)]
     if benchmarks:
-        shown = max(benchmarks, key=lambda made: (glance.ranks_again(made), glance.n_items(made)))
+        shown = max(benchmarks, key=glance.extent)
         parts.append(f"Medians over calls, {glance.catalogue(shown)}:")
         parts += _measured(shown, *glance.speed(shown))
         parts += [
