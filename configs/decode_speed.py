@@ -2,7 +2,7 @@
 
     python -m semid_jax.launch --config=configs/decode_speed.py          # an hour on two cores
     python -m semid_jax.launch --config=configs/decode_speed.py:quick    # ten minutes
-    python -m semid_jax.launch --config=configs/decode_speed.py:movielens          # an hour and a half
+    python -m semid_jax.launch --config=configs/decode_speed.py:movielens    # 90 minutes
     python -m semid_jax.launch --config=configs/decode_speed.py:movielens_quick    # 100,000 items
     python -m semid_jax.launch --config=configs/decode_speed.py:ten_million    # S1, 20 GB
     python -m semid_jax.launch --config=configs/decode_speed.py:beauty   # as it is, half an hour
