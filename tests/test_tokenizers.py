@@ -22,7 +22,7 @@ from semid_jax.quantize import codebook
 from semid_jax.quantize.config import QuantizeConfig
 from semid_jax.quantize.static import StaticIds, native_ids, residual_codes
 from semid_jax.tokenizers import fusid, mmq, mql4grec, pctx, rqvae
-from semid_jax.tokenizers.fused import principal, side_by_side, to_width
+from semid_jax.tokenizers.fused import principal, side_by_side, to_width, train
 from semid_jax.tokenizers.registry import METHODS, method_of
 from semid_jax.train.semantic_ids import make_tokenizer
 from semid_jax.types import InputError
@@ -305,6 +305,23 @@ def test_a_shipped_tokenizer_runs_from_end_to_end(tmp_path, config, capsys):
     # Another tokenizer is another run.
     assert launch.main([*arguments, f"--config.{name}.steps=21"]) == launch.BAD_INPUT
     shutil.rmtree(tmp_path / "w")
+
+
+@pytest.mark.parametrize(("steps", "taken"), [(0, 0), (8, 8), (50, 50), (51, 52), (120, 120)])
+def test_a_training_takes_about_the_steps_that_it_was_told(steps, taken):
+    drawn = []
+
+    def draw(generator, number):
+        drawn.append(number)
+        return generator.integers(0, 9, (number, 2))
+
+    def loss(params, data, batch, key):
+        return jnp.sum((params - 1.0) ** 2), {"gap": jnp.abs(params - 1.0)}
+
+    learned = train(loss, jnp.zeros(()), None, draw, steps, 0.1, 0, "nothing")
+    assert sum(drawn) == taken
+    assert len(set(drawn)) <= 1  # one program
+    assert (learned != 0) == (steps > 0)
 
 
 @pytest.mark.parametrize("name", ["fusid", "mmq", "pctx", "rqvae"])

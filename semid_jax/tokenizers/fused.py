@@ -141,7 +141,7 @@ def train(
       params: to start from.
       data: arrays that every step reads.
       draw: of a generator and a number of steps: the batches' rows, integers [steps, ...].
-      steps: of the optimiser; more than SCAN are made up to a multiple of it.
+      steps: of the optimiser, made up so that all calls take as many; 0 leaves params as they are.
       lr: at the peak.
       seed: of the batches and of what is random in the loss.
       name: of the tokenizer, for the progress bar.
@@ -149,8 +149,11 @@ def train(
     Returns:
       Parameters after the last step.
     """
-    each = max(1, min(steps, SCAN))
-    total = max(1, -(-steps // each)) * each
+    if not steps:
+        return params
+    calls = -(-steps // SCAN)
+    each = -(-steps // calls)
+    total = calls * each
     schedule = optax.warmup_cosine_decay_schedule(0.0, lr, min(100, total // 5), total)
     optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(schedule, weight_decay=0.0))
     generator, key = np.random.default_rng((seed, 21)), jax.random.key(seed)
