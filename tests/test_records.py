@@ -206,6 +206,14 @@ def test_a_faster_search_is_told_beside_the_trunk_that_comes_before_it():
     assert [line.split(" | ")[1] for line in lines[2:]] == ["a laptop", "a server"]
 
 
+def test_catalogues_of_a_data_set_stand_beside_each_other():
+    few, many = (timed_benchmark(n, 10.0, 2.0, 20.0, 20.0) for n in (12, 1200))
+    other = {**timed_benchmark(300, 10.0, 2.0, 20.0, 20.0), "data": {"name": "bazaar"}}
+    rows, _ = glance.searches([few, other, many])
+    shown = ["300 items of bazaar", "12 items of shop", "1,200 items of shop"]
+    assert [row["catalogue"] for row in rows] == shown
+
+
 def test_the_benchmark_shown_first_is_the_largest_that_ranks_again_and_then_the_longest():
     s1 = timed_benchmark(9000, 10.0, 2.0, 20.0, 20.0)
     small = timed_benchmark(12, 10.0, 2.0, 20.0, 20.0, **{"trunk + leaves + S2": 30.0})

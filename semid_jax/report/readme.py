@@ -144,7 +144,7 @@ def results_markdown(results: Path) -> str:
     for path in sorted((results / STUDIES).glob("*.json")):
         study = load_study(path)
         parts += _folded(f"Study: {study['name'].replace('_', ' ')}", _study(study))
-    for speed in sorted(benchmarks, key=glance.n_items):
+    for speed in sorted(benchmarks, key=glance.by_catalogue):
         title = f"Decoding speed: {glance.catalogue(speed)}"
         columns = shown_columns(SPEED_COLUMNS, speed["rows"])
         parts += _folded(title, _measured(speed, speed["rows"], columns))
