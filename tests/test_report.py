@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from semid_jax.disk import whole_file
-from semid_jax.report import figures
+from semid_jax.report import figures, weights
 from semid_jax.report.metrics import flatten, nest, read_history, read_metrics, write_metrics
 from semid_jax.report.page import build_page, comparison_rows
 from semid_jax.report.recommendations import write_recommendations
@@ -154,16 +154,16 @@ def test_alpha_is_drawn_for_any_number_of_modalities(tmp_path, modalities):
     alpha = rng.dirichlet(np.ones(modalities), 300)
     names = [f"m{m}" for m in range(modalities)]
     path = tmp_path / "alpha.png"
-    figures.draw_alpha(alpha, alpha[:9], rng.integers(0, 9, 300), names, path)
+    weights.draw_alpha(alpha, alpha[:9], rng.integers(0, 9, 300), names, path)
     assert is_png(path)
     first = path.read_bytes()
-    figures.draw_alpha(alpha, alpha[:9], np.zeros(300, int), names, path)
+    weights.draw_alpha(alpha, alpha[:9], np.zeros(300, int), names, path)
     assert modalities in (1, 4) or path.read_bytes() != first  # the assignment is in the picture
 
 
 def test_equal_weights_and_one_archetype_can_be_drawn(tmp_path):
     alpha = np.full((5, 2), 0.5)
-    path = figures.draw_alpha(alpha, alpha[:1], np.zeros(5, int), ["a", "b"], tmp_path / "a.png")
+    path = weights.draw_alpha(alpha, alpha[:1], np.zeros(5, int), ["a", "b"], tmp_path / "a.png")
     assert is_png(path)
 
 
@@ -183,19 +183,19 @@ def test_other_figures(tmp_path):
     }
     assert is_png(figures.draw_tradeoff(swept, tmp_path / "c.png"))
     assert figures.draw_tradeoff({}, tmp_path / "none.png") is None
-    weights = np.full((6, 2), 0.5)
+    alpha = np.full((6, 2), 0.5)
     drift = np.array([0, 1, 3, 2, 0, 0.0])
     assert is_png(
-        figures.draw_user(weights, weights, drift, 2.5, [2], ["a", "b"], tmp_path / "u.png", 1)
+        figures.draw_user(alpha, alpha, drift, 2.5, [2], ["a", "b"], tmp_path / "u.png", 1)
     )
-    assert is_png(figures.draw_user(weights, None, drift, 9, [], ["a", "b"], tmp_path / "v.png"))
+    assert is_png(figures.draw_user(alpha, None, drift, 9, [], ["a", "b"], tmp_path / "v.png"))
     assert not (tmp_path / "none.png").exists()
 
 
 def test_labels_that_are_near_stand_in_rows_of_their_own():
-    levels = figures._levels(np.array([0.50, 0.10, 0.51, 0.52, 0.90]), gap=0.05)
+    levels = weights._levels(np.array([0.50, 0.10, 0.51, 0.52, 0.90]), gap=0.05)
     assert levels == [0, 0, 1, 2, 0]
-    assert figures._levels(np.array([0.1, 0.12, 0.16]), gap=0.05) == [0, 1, 0]
+    assert weights._levels(np.array([0.1, 0.12, 0.16]), gap=0.05) == [0, 1, 0]
 
 
 METRICS = {

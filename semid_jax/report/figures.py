@@ -1,4 +1,4 @@
-"""Figures as PNG files: training, comparison, weights on the simplex, lists, one user in time."""
+"""Figures as PNG files: training, comparison, speed, lists, one user in time; see `weights` too."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from semid_jax.disk import whole_file
-
-# Okabe and Ito's colours, told apart by colour-blind readers too; blue is the model's own.
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
-SKY, RED, GREY, INK = "#56B4E9", "#D55E00", "#B8BEC6", "#2B3440"
-COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, "#8C6D31", "#6B5B95")
-_MAX_POINTS = 5000
+from semid_jax.report.canvas import (
+    BLUE,
+    COLOURS,
+    GREEN,
+    GREY,
+    INK,
+    PINK,
+    RED,
+    SKY,
+    finish_axes,
+    new_figure,
+    save_figure,
+)
 
 
 def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | None:
@@ -39,7 +42,7 @@ def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | No
     panels = [group for group in (losses, metrics) if group]
     if not panels or not history:
         return None
-    figure = _figure(5.2 * len(panels), 3.7)
+    figure = new_figure(5.2 * len(panels), 3.7)
     for number, group in enumerate(panels, 1):
         axes = figure.add_subplot(1, len(panels), number)
         for colour, name in zip(COLOURS, group, strict=False):
@@ -54,12 +57,12 @@ def draw_training(history: Sequence[Mapping[str, Any]], path: Path) -> Path | No
                 axes.annotate(f"{values[best]:.4f}", (steps[best], values[best]),
                               xytext=(0, 9), textcoords="offset points", ha="center",
                               color=colour, fontweight="bold")  # fmt: skip
-        _finish(axes, "step", "loss" if group is losses else "validation metric")
+        finish_axes(axes, "step", "loss" if group is losses else "validation metric")
         if group is metrics:
             axes.set_ylim(bottom=0, top=1.15 * axes.get_ylim()[1])
         axes.legend(frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3,
                     fontsize="small", columnspacing=1.2, handlelength=1.4)  # fmt: skip
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_bars(
@@ -79,7 +82,7 @@ def draw_bars(
         return None
     shown = shown[::-1]
     values = np.array([row[metric] for row in shown])
-    figure = _figure(6.4, 0.9 + 0.42 * len(shown))
+    figure = new_figure(6.4, 0.9 + 0.42 * len(shown))
     axes = figure.add_subplot()
     colours = [BLUE if row.get("highlight") else GREY for row in shown]
     axes.barh(range(len(shown)), values, color=colours, height=0.66)
@@ -101,37 +104,9 @@ def draw_bars(
     axes.set_xlim(0, max(float(right.max()) * 1.16, 1e-6))
     has_interval = any(_is_number(row.get(f"{metric}_low")) for row in shown)
     label = _spoken(metric) + (" (line: 95 % interval over users)" if has_interval else "")
-    _finish(axes, label, "")
+    finish_axes(axes, label, "")
     axes.grid(False, axis="y")
-    return _save(figure, path)
-
-
-def draw_alpha(
-    alpha: np.ndarray,
-    archetypes: np.ndarray,
-    assignment: np.ndarray,
-    modalities: Sequence[str],
-    path: Path,
-) -> Path:
-    """How much users care for each modality, and where the archetypes stand.
-
-    Three modalities are drawn on the simplex, two as a histogram of the first one's weight, any
-    other number as one distribution per modality.
-
-    Args:
-      alpha: float[U, M], weights of the users.
-      archetypes: float[A, M], weights of the archetypes.
-      assignment: int[U], the users' archetypes.
-      modalities: M names, in the order of the axis.
-      path: the PNG.
-    """
-    if len(modalities) == 3:
-        figure = _draw_simplex(alpha, archetypes, assignment, modalities)
-    elif len(modalities) == 2:
-        figure = _draw_histogram(alpha, archetypes, assignment, modalities)
-    else:
-        figure = _draw_distributions(alpha, archetypes, modalities)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path | None:
@@ -149,7 +124,7 @@ def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path
     gain, low, high = (
         np.array([points[name][field] for name in names]) for field in ("difference", "low", "high")
     )
-    figure = _figure(6.4, 3.6)
+    figure = new_figure(6.4, 3.6)
     axes = figure.add_subplot()
     axes.axhline(0.0, color=INK, linewidth=1.0)
     axes.vlines(churn, low, high, color=GREY, linewidth=1.4)
@@ -162,12 +137,12 @@ def draw_tradeoff(points: Mapping[str, Mapping[str, float]], path: Path) -> Path
         axes.annotate(label, (x, y), xytext=(0, 4), ha=side, textcoords="offset points")
     axes.set_xlim(0, widest)
     axes.margins(y=0.14)
-    _finish(
+    finish_axes(
         axes,
         "codes moved, % (labels: allowed; lines: paired 95 % intervals)",
         "NDCG@10, gain over no update",
     )
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_speed(
@@ -187,7 +162,7 @@ def draw_speed(
     worth = [row for row in rows if row.get("recall@10") is not None and "slower" not in row]
     names = dict.fromkeys(row["decoder"] for row in worth)
     colours = dict(zip(names, COLOURS, strict=False))
-    figure = _figure(5.2 * len(batches), 4.0)
+    figure = new_figure(5.2 * len(batches), 4.0)
     for panel, batch in enumerate(batches, 1):
         axes = figure.add_subplot(1, len(batches), panel)
         for name in dict.fromkeys(point["decoder"] for point in curve):
@@ -201,7 +176,7 @@ def draw_speed(
                       markersize=9, label=row["decoder"], zorder=3)  # fmt: skip
         axes.set_xscale("log")
         axes.set_title(f"{batch} user{'s' * (batch > 1)} per call", fontsize=11)
-        _finish(axes, "ms per call, median (retrieval only)", "Recall@10 of the exact list")
+        finish_axes(axes, "ms per call, median (retrieval only)", "Recall@10 of the exact list")
         axes.margins(x=0.15, y=0.12)
         low, high = axes.get_xlim()
         named = (1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)  # more would touch each other
@@ -212,7 +187,7 @@ def draw_speed(
     # Below the panels: points lie anywhere in them.
     figure.legend(handles, labels, frameon=False, fontsize="small", loc="outside lower center",
                   ncols=5)  # fmt: skip
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_list_sizes(sizes: np.ndarray, path: Path) -> Path:
@@ -224,7 +199,7 @@ def draw_list_sizes(sizes: np.ndarray, path: Path) -> Path:
     """
     flat = np.asarray(sizes).ravel()
     mean, largest = float(flat.mean()), int(flat.max())
-    figure = _figure(6.0, 3.2)
+    figure = new_figure(6.0, 3.2)
     axes = figure.add_subplot()
     limit = 2 * mean
     bins = np.linspace(0, max(limit, largest) * 1.02 + 1e-9, 36)
@@ -239,9 +214,9 @@ def draw_list_sizes(sizes: np.ndarray, path: Path) -> Path:
         axes.axvline(value, color=colour, linewidth=1.6, linestyle="--")
         axes.annotate(text, (value, top), xytext=(4 if side == "left" else -4, -4), va="top",
                       ha=side, textcoords="offset points", color=colour)  # fmt: skip
-    _finish(axes, f"items in a cell (largest {largest:,})", "cells")
+    finish_axes(axes, f"items in a cell (largest {largest:,})", "cells")
     axes.grid(False, axis="x")
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def draw_user(
@@ -267,7 +242,7 @@ def draw_user(
       path: the PNG.
       planted: position of the true drift, where it is known.
     """
-    figure = _figure(7.4, 4.6)
+    figure = new_figure(7.4, 4.6)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     time = np.arange(1, len(drift) + 1)
     for m, name in enumerate(modalities):
@@ -276,7 +251,7 @@ def draw_user(
             upper.plot(time, long[:, m], color=colour, linewidth=1.4, linestyle=":")
         upper.plot(time, short[:, m], color=colour, linewidth=2, label=name)
     upper.set_ylim(0, 1)
-    _finish(upper, "", "weight" + ("\n(dotted: long-term)" if long is not None else ""))
+    finish_axes(upper, "", "weight" + ("\n(dotted: long-term)" if long is not None else ""))
     lower.plot(time, drift, color=INK, linewidth=1.8)
     judged = drift[np.isfinite(drift)]
     low, high = min([0.0, *judged]), max([0.0, *judged])
@@ -294,139 +269,12 @@ def draw_user(
         if planted is not None:
             axes.axvline(planted + 1, color=PINK, linewidth=1.8, linestyle="-.",
                          label="true drift" if axes is lower else None)  # fmt: skip
-    _finish(lower, "interactions", "drift score")
+    finish_axes(lower, "interactions", "drift score")
     for axes in (upper, lower):
         if axes.get_legend_handles_labels()[1]:
             axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.02))
     axes.set_xlim(1, max(len(drift), 2))
-    return _save(figure, path)
-
-
-def _draw_simplex(
-    alpha: np.ndarray, archetypes: np.ndarray, assignment: np.ndarray, modalities: Sequence[str]
-) -> Figure:
-    corners = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, np.sqrt(3) / 2]])
-    figure = _figure(6.0, 5.2)
-    axes = figure.add_subplot()
-    for share in (0.25, 0.5, 0.75):
-        for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-            ends = np.zeros((2, 3))
-            ends[:, a] = share
-            ends[0, b] = ends[1, c] = 1 - share
-            axes.plot(*(ends @ corners).T, color="#E3E6EA", linewidth=0.8, zorder=1)
-    axes.plot(*corners[[0, 1, 2, 0]].T, color=INK, linewidth=1.2, zorder=2)
-    shown = _sample(len(alpha))
-    points = alpha[shown] @ corners
-    colours = [COLOURS[a % len(COLOURS)] for a in assignment[shown]]
-    axes.scatter(points[:, 0], points[:, 1], s=9, c=colours, alpha=0.45, linewidths=0, zorder=3)
-    places = archetypes @ corners
-    for a, place in enumerate(places):
-        axes.scatter(place[0], place[1], s=170, color=COLOURS[a % len(COLOURS)], edgecolors="white",
-                     linewidths=1.6, zorder=4)  # fmt: skip
-        axes.annotate(str(a), place, ha="center", va="center", color="white", fontsize=9,
-                      fontweight="bold", zorder=5)  # fmt: skip
-    for corner, name, side, offset in zip(
-        corners, modalities, ("left", "right", "center"), ((0, -8), (0, -8), (0, 8)), strict=True
-    ):
-        axes.annotate(f"all {name}", corner, xytext=offset, textcoords="offset points", ha=side,
-                      va="bottom" if offset[1] > 0 else "top", fontsize=11)  # fmt: skip
-    axes.set_aspect("equal")
-    axes.axis("off")
-    axes.set_xlim(-0.06, 1.06)
-    axes.set_ylim(-0.11, 0.96)
-    axes.set_title(f"Weights of {len(alpha):,} users; numbered discs: archetypes", fontsize=11)
-    return figure
-
-
-def _draw_histogram(
-    alpha: np.ndarray, archetypes: np.ndarray, assignment: np.ndarray, modalities: Sequence[str]
-) -> Figure:
-    figure = _figure(6.6, 3.6)
-    axes = figure.add_subplot()
-    groups = [alpha[assignment == a, 0] for a in range(len(archetypes))]
-    low, high = float(alpha[:, 0].min()), float(alpha[:, 0].max())
-    margin = max(0.05 * (high - low), 0.01)
-    count = int(np.clip(2 * len(alpha) ** 0.5, 8, 44))  # few users make no histogram of 44 bars
-    bins = np.linspace(max(low - margin, 0), min(high + margin, 1), count + 1)
-    colours = [COLOURS[a % len(COLOURS)] for a in range(len(archetypes))]
-    axes.hist(groups, bins=list(bins), stacked=True, color=colours, linewidth=0)
-    levels = _levels(archetypes[:, 0], gap=0.035 * (bins[-1] - bins[0]))
-    top = axes.get_ylim()[1] * (1.15 + 0.09 * max(levels))
-    axes.set_ylim(0, top)
-    for a, weight in enumerate(archetypes[:, 0]):
-        height = top * (0.95 - 0.075 * levels[a])
-        axes.plot([weight, weight], [0, height], color=colours[a], linewidth=1.2, linestyle="--")
-        axes.annotate(str(a), (weight, height), ha="center", va="center", color="white",
-                      fontsize=9, fontweight="bold",
-                      bbox={"boxstyle": "circle,pad=0.25", "fc": colours[a], "ec": "white"},
-                      )  # fmt: skip
-    first, second = modalities
-    _finish(axes, f"weight of {first} (the rest is {second}); numbered discs: archetypes", "users")
-    axes.grid(False, axis="x")
-    return figure
-
-
-def _draw_distributions(
-    alpha: np.ndarray, archetypes: np.ndarray, modalities: Sequence[str]
-) -> Figure:
-    figure = _figure(1.6 + 1.3 * len(modalities), 3.8)
-    axes = figure.add_subplot()
-    parts = axes.boxplot(alpha, widths=0.55, showfliers=False, patch_artist=True,
-                         medianprops={"color": INK, "linewidth": 1.6},
-                         whiskerprops={"color": GREY}, capprops={"color": GREY})  # fmt: skip
-    for patch in parts["boxes"]:
-        patch.set(facecolor=SKY, edgecolor=INK, alpha=0.6)
-    for a, weights in enumerate(archetypes):
-        shift = 0.36 * ((a + 0.5) / len(archetypes) - 0.5)
-        axes.scatter(np.arange(1, len(modalities) + 1) + shift, weights, s=34, zorder=4,
-                     color=COLOURS[a % len(COLOURS)], edgecolors="white")  # fmt: skip
-    axes.set_xticks(range(1, len(modalities) + 1), list(modalities))
-    axes.set_ylim(0, None)
-    _finish(axes, "", "weight (boxes: users, dots: archetypes)")
-    axes.grid(False, axis="x")
-    return figure
-
-
-def _levels(places: np.ndarray, gap: float) -> list[int]:
-    """A row for each label, so that labels closer than `gap` do not cover each other."""
-    levels = [0] * len(places)
-    ends: list[float] = []
-    for number in np.argsort(places, kind="stable"):
-        free = [row for row, end in enumerate(ends) if places[number] - end >= gap]
-        levels[number] = free[0] if free else len(ends)
-        ends[levels[number] : levels[number] + 1] = [float(places[number])]
-    return levels
-
-
-def _sample(total: int) -> np.ndarray:
-    """A fixed choice of a few thousand of `total` points: a figure must stay legible."""
-    if total <= _MAX_POINTS:
-        return np.arange(total)
-    return np.sort(np.random.default_rng(0).choice(total, _MAX_POINTS, replace=False))
-
-
-def _figure(width: float, height: float) -> Figure:
-    # Not pyplot: it keeps figures alive and picks a window system.
-    figure = Figure(figsize=(width, height), dpi=150, layout="constrained", facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _finish(axes: Axes, xlabel: str, ylabel: str) -> None:
-    axes.set_xlabel(xlabel, color=INK)
-    axes.set_ylabel(ylabel, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GREY)
-    axes.tick_params(color=GREY, labelcolor=INK)
-    axes.grid(True, color="#ECEEF1", linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    with whole_file(path) as temporary:
-        # Without the version, so that equal input gives equal bytes.
-        figure.savefig(temporary, metadata={"Software": None})
-    return Path(path)
+    return save_figure(figure, path)
 
 
 def _is_number(value: Any) -> bool:

@@ -15,7 +15,6 @@ from semid_jax.eval.evaluation import Evaluation, IdEvaluation
 from semid_jax.quantize.cell_names import cell_names
 from semid_jax.report.config import ReportConfig
 from semid_jax.report.figures import (
-    draw_alpha,
     draw_bars,
     draw_list_sizes,
     draw_tradeoff,
@@ -33,6 +32,7 @@ from semid_jax.report.recommendations import write_recommendations
 from semid_jax.report.stories import tell_users
 from semid_jax.report.tables import Column, metric_columns, shown_columns, text_table
 from semid_jax.report.users import write_users
+from semid_jax.report.weights import draw_alpha
 from semid_jax.train.semantic_ids import Tokenizer
 
 
